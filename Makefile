@@ -1,0 +1,57 @@
+# make demo    hoster at work on real OpenZFS, in micro-VMs; nothing of this machine's is touched
+# make test    everything that can be checked: installs what it needs, then `make check` and all tests
+# make check   formatting, lint, types and layers; seconds
+# make unit    the tests that need no lab
+# make lab     two nodes to play with, until Ctrl-C
+# make clean   what was built here; `make clean-lab` also the cached images
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+.PHONY: help demo test check unit lab-test lab host-tools clean clean-lab
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+$(READY): pyproject.toml requirements-dev.txt
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "hoster needs Python 3.11 or later"; exit 1; }
+	@python3 -c 'import ensurepip' 2>/dev/null || lab/install-host-tools
+	python3 -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+host-tools:
+	@lab/install-host-tools
+
+demo: $(READY) host-tools
+	$(BIN)/python -m lab.demo
+
+check: $(READY)
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest --quiet tests/unit/test_house.py
+
+unit: $(READY)
+	$(BIN)/pytest -m "not lab"
+
+test: check host-tools
+	$(BIN)/pytest
+
+lab-test: $(READY) host-tools
+	$(BIN)/pytest -m lab
+
+lab: $(READY) host-tools
+	$(BIN)/python -m lab up
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+clean-lab:
+	python3 -m lab clean

@@ -1,0 +1,105 @@
+"""The ``hoster`` command: finds the subcommand, turns errors into messages and exit codes.
+
+Subcommands are imported when they are called, so that none pays for the others.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import signal
+import sys
+from collections.abc import Mapping
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from hoster import __version__
+from hoster.cli.messages import show_error
+from hoster.errors import ExitCode, HosterError
+
+TERMINATED = 128 + signal.SIGTERM
+
+
+class LazyGroup(click.Group):
+    """A group whose subcommands are named as ``module:attribute`` and imported on use."""
+
+    def __init__(self, *args: object, lazy: Mapping[str, str] | None = None, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+        self._lazy = dict(lazy or {})
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *self._lazy})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self._lazy:
+            return super().get_command(ctx, cmd_name)
+        module, _, attribute = self._lazy[cmd_name].partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
+            if not near:
+                raise
+            raise click.UsageError(f"No such command {args[0]!r}. Did you mean {near[0]!r}?", ctx) from error
+
+
+_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings=_SETTINGS,
+    lazy={
+        "completion": "hoster.cli.completion:completion",
+        "init": "hoster.cli.init:init",
+        "scheduler": "hoster.cli.scheduler:scheduler",
+        "snapshot": "hoster.cli.snapshot:snapshot",
+        "version": "hoster.cli.init:version",
+        "vm": "hoster.cli.vm:vm",
+    },
+)
+@click.version_option(__version__, "-V", "--version", message="%(version)s")
+def hoster() -> None:
+    """Snapshots, replication and disaster recovery of virtual machines on OpenZFS.
+
+    Every command exits with 0 if it did what it was asked, 2 for a usage or configuration error,
+    3 if something failed, 10 if it refused, 11 if it would have had to wait, 12 if the other node
+    cannot be reached, and 130 if it was interrupted.
+    """
+
+
+def main() -> NoReturn:
+    """Runs the command line and exits with the code from the table in docs/reference.md."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        hoster.main(standalone_mode=False, prog_name="hoster")
+        code: int = ExitCode.DONE
+    except click.exceptions.Exit as error:
+        code = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = ExitCode.USAGE
+    except HosterError as error:
+        show_error(error)
+        code = error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        code = ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has gone (| head): nothing to say, and no one to
+        code = ExitCode.DONE
+    sys.exit(code)
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+    """A request to end unwinds the stack, so that what was started is ended too."""
+    sys.exit(TERMINATED)

@@ -1,0 +1,117 @@
+"""Options and arguments that several commands share, and what turns their text into types."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from hoster.model.names import Endpoint, SnapshotType, endpoint, job_name, snapshot_type
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+_T = TypeVar("_T")
+
+
+class _Text(click.ParamType[Any]):
+    """A parameter whose text a model function turns into a value or refuses with a reason."""
+
+    def __init__(self, name: str, parse: Callable[[str], object]) -> None:
+        self.name = name
+        self._parse = parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return self._parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class _SnapshotTypeParam(_Text):
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[click.shell_completion.CompletionItem]:
+        del ctx, param
+        words = [stype.value for stype in SnapshotType if stype.value.startswith(incomplete)]
+        return [click.shell_completion.CompletionItem(word) for word in words]
+
+
+def parse_target_keep(text: str) -> tuple[SnapshotType, int]:
+    """``TYPE=N``; ValueError with the reason."""
+    word, equals, count = text.partition("=")
+    if not equals or not count.isascii() or not count.isdigit() or int(count) < 1:
+        raise ValueError(f"{text!r}: expected TYPE=N with N at least 1, such as daily=60")
+    return snapshot_type(word), int(count)
+
+
+SNAPSHOT_TYPE = _SnapshotTypeParam("TYPE", snapshot_type)
+ENDPOINT = _Text("HOST", endpoint)
+JOB_NAME = _Text("NAME", job_name)
+TARGET_KEEP = _Text("TYPE=N", parse_target_keep)
+
+__all__ = ["ENDPOINT", "JOB_NAME", "SNAPSHOT_TYPE", "TARGET_KEEP", "Endpoint"]
+
+
+def complete_vm_name(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[click.shell_completion.CompletionItem]:
+    """The VMs of this node that begin so; nothing where they cannot be found out."""
+    del ctx, param
+    from hoster.errors import HosterError
+    from hoster.operations.context import wire
+    from hoster.operations.inventory import look_around
+
+    try:
+        names = [vm.name for vm in look_around(wire()).vms]
+    except HosterError:
+        return []
+    return [click.shell_completion.CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+def vm_argument(function: _F) -> _F:
+    """The NAME of a VM."""
+    return click.argument("name", metavar="NAME", shell_complete=complete_vm_name)(function)
+
+
+def json_option(function: _F) -> _F:
+    """``--json``: the result for programs."""
+    return click.option("-j", "--json", "as_json", is_flag=True, help="Print the result as JSON.")(function)
+
+
+def unix_option(function: _F) -> _F:
+    """``-u``: a table for pipes."""
+    return click.option(
+        "-u", "--unix", "unix", is_flag=True, help="No borders, no header: one line each, for pipes."
+    )(function)
+
+
+def dry_run_option(function: _F) -> _F:
+    """``--dry-run``: show and change nothing."""
+    return click.option(
+        "-n", "--dry-run", is_flag=True, help="Show what would be done, and why; change nothing."
+    )(function)
+
+
+def keep_option(required: bool) -> Callable[[_F], _F]:
+    """``--keep N``."""
+    text = "Keep the newest N of this type, and destroy older ones that nothing needs."
+    if not required:
+        text += " Without it nothing is destroyed."
+    return click.option("-k", "--keep", type=click.IntRange(min=1), metavar="N", required=required, help=text)
+
+
+def type_option(default: SnapshotType | None) -> Callable[[_F], _F]:
+    """``--stype TYPE``, also spelled ``--type``."""
+    return click.option(
+        "-t",
+        "--stype",
+        "--type",
+        "stype",
+        type=SNAPSHOT_TYPE,
+        default=None if default is None else default.value,
+        required=default is None,
+        show_default=default is not None,
+        help=f"Snapshot type: {', '.join(SnapshotType)}.",
+    )

@@ -1,0 +1,195 @@
+"""``hoster snapshot``: new, all, list, list-all, destroy."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import click
+
+from hoster.cli.main import LazyGroup
+from hoster.cli.options import (
+    dry_run_option,
+    json_option,
+    keep_option,
+    type_option,
+    unix_option,
+    vm_argument,
+)
+from hoster.cli.render import finish, human_size, print_json, print_table
+from hoster.model.names import SnapshotType
+from hoster.operations.context import wire
+from hoster.operations.snapshots import (
+    ListedSnapshot,
+    SnapshotRequest,
+    destroy_snapshot,
+    list_snapshots,
+    snapshot_all,
+    snapshot_one,
+)
+
+
+@click.group(cls=LazyGroup)
+def snapshot() -> None:
+    """Take, list and destroy snapshots of VMs."""
+
+
+@snapshot.command()
+@vm_argument
+@type_option(SnapshotType.CUSTOM)
+@keep_option(required=False)
+@click.option("-d", "--description", default="", help="Words to find it by, shown by list.")
+@dry_run_option
+@json_option
+def new(
+    name: str, stype: SnapshotType, keep: int | None, description: str, dry_run: bool, as_json: bool
+) -> None:
+    """Take a snapshot of one VM, of all its disks at one moment; the VM may run.
+
+    Exit codes: 0 taken, 2 usage, 3 failed, 10 refused (a replica is snapshotted by its source),
+    11 another hoster was taking snapshots for over a minute.
+    """
+    request = SnapshotRequest(stype, keep, description, dry_run)
+    finish(snapshot_one(wire(), name, request), as_json=as_json)
+
+
+def all_options(function: click.decorators.FC) -> click.decorators.FC:
+    """The options of ``snapshot all`` and ``scheduler snapshot-all``, which are one command."""
+    for option in reversed(
+        (
+            type_option(SnapshotType.CUSTOM),
+            keep_option(required=False),
+            click.option("-p", "--production-only", is_flag=True, help="Only VMs marked as production."),
+            click.option("--always", is_flag=True, help="Also of VMs in which nothing was written."),
+            dry_run_option,
+            json_option,
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def run_all(
+    stype: SnapshotType,
+    keep: int | None,
+    production_only: bool,
+    always: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """What both spellings do."""
+    request = SnapshotRequest(stype, keep, dry_run=dry_run)
+    report = snapshot_all(wire(), request, production_only=production_only, always=always)
+    finish(report, as_json=as_json)
+
+
+@snapshot.command(name="all")
+@all_options
+def all_(
+    stype: SnapshotType,
+    keep: int | None,
+    production_only: bool,
+    always: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Take a snapshot of every VM of this node at one moment, and prune that type.
+
+    Replicas are left to their source. A VM in which nothing was written since its newest snapshot of
+    the type gets none. With --keep N the newest N of the type stay; never destroyed are snapshots of other
+    types, names that hoster did not make, held or cloned ones, and what a target needs.
+
+    Exit codes: 0 done, 2 usage, 3 some VMs failed, 11 another hoster was taking snapshots.
+    """
+    run_all(stype, keep, production_only, always, dry_run, as_json)
+
+
+@snapshot.command(name="list")
+@vm_argument
+@unix_option
+@json_option
+def list_(name: str, unix: bool, as_json: bool) -> None:
+    """List the snapshots of one VM, oldest first.
+
+    Exit codes: 0 listed, 3 there is no such VM.
+    """
+    _show(list_snapshots(wire(), name), unix=unix, as_json=as_json)
+
+
+@snapshot.command(name="list-all")
+@unix_option
+@json_option
+def list_all(unix: bool, as_json: bool) -> None:
+    """List the snapshots of all VMs of this node, replicas included, oldest first within a VM.
+
+    Exit codes: 0 listed, 3 failed.
+    """
+    _show(list_snapshots(wire()), unix=unix, as_json=as_json)
+
+
+@snapshot.command()
+@vm_argument
+@click.argument("snapshot_name", metavar="SNAPSHOT")
+@dry_run_option
+@json_option
+def destroy(name: str, snapshot_name: str, dry_run: bool, as_json: bool) -> None:
+    """Destroy one snapshot of a VM, by its short or full name, on all of the VM's disks.
+
+    Exit codes: 0 destroyed, 3 there is no such VM or snapshot, 10 refused: it is held, cloned, of another
+    VM, or what a target's next increment starts from.
+    """
+    finish(destroy_snapshot(wire(), name, snapshot_name, dry_run=dry_run), as_json=as_json)
+
+
+_HEADER = (
+    "#",
+    "VM Name",
+    "Snapshot Name",
+    "Snapshot Size Human",
+    "Snapshot Size Bytes",
+    "Created",
+    "Snapshot Locked",
+    "Snapshot Dependents",
+    "Snapshot Description",
+)
+
+
+def _show(listed: tuple[ListedSnapshot, ...], *, unix: bool, as_json: bool) -> None:
+    if as_json:
+        print_json([_document(item) for item in listed])
+        return
+    rows = [_row(number, item) for number, item in enumerate(listed, start=1)]
+    print_table("Hoster ZFS Snapshots", _HEADER, rows, unix=unix)
+
+
+def _row(number: int, item: ListedSnapshot) -> tuple[str, ...]:
+    snapshot = item.snapshot
+    return (
+        str(number),
+        item.vm,
+        snapshot.full_name,
+        human_size(snapshot.used),
+        str(snapshot.used),
+        f"{datetime.fromtimestamp(snapshot.creation):%Y-%m-%d %H:%M:%S}",
+        "true" if snapshot.holds else "false",
+        str(len(snapshot.clones)),
+        snapshot.description,
+    )
+
+
+def _document(item: ListedSnapshot) -> dict[str, object]:
+    snapshot = item.snapshot
+    return {
+        "vm_name": item.vm,
+        "snapshot_name": snapshot.full_name,
+        "snapshot_short_name": snapshot.name,
+        "dataset": snapshot.dataset,
+        "guid": str(snapshot.guid),
+        "createtxg": snapshot.createtxg,
+        "creation": snapshot.creation,
+        "size_bytes": snapshot.used,
+        "size_human": human_size(snapshot.used),
+        "locked": snapshot.holds > 0,
+        "dependents": list(snapshot.clones),
+        "needed_by_target": item.needed,
+        "description": snapshot.description,
+    }

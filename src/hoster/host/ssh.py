@@ -1,0 +1,261 @@
+"""One shared ssh connection to one node, through the system's OpenSSH client.
+
+The user's own configuration, keys, agent and known_hosts apply. Whatever could ask a question or change a
+decision is pinned: no prompt, no password, strict host keys, no forwarding. The connection is a child of
+this process and ends with it, a killed one included: the far side reads from it and leaves at its end.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from hoster.errors import Unreachable
+from hoster.host.process import SystemRunner, end
+from hoster.host.reach import MACHINE_SCRIPT, quoted, remote_shell_line
+from hoster.model.names import Endpoint
+
+KEEPALIVE_S = 15
+"""A silent link is given up after three of these."""
+
+_READY = "hoster-connected:"
+_NOISE_LIMIT = 1024 * 1024
+
+_FAILURES = (
+    # What OpenSSH says (9.2 on Debian 12 and 10.0 on Debian 13; the words are the same since 7.x), what it
+    # means, and what to do. First match wins, so the changed key stands before the unknown one.
+    ("IDENTIFICATION HAS CHANGED", "its host key has changed", "changed-key"),
+    ("Host key verification failed", "its host key is not known here", "unknown-key"),
+    ("host key is known for", "its host key is not known here", "unknown-key"),
+    ("Could not resolve hostname", "its name does not resolve", "resolve"),
+    ("Permission denied", "it refused every key offered", "refused"),
+    ("Too many authentication failures", "it refused every key offered", "refused"),
+    ("Connection refused", "nothing listens on that port", "closed"),
+    ("timed out", "it does not answer", "silent"),
+    ("No route to host", "there is no route to it", "silent"),
+    ("Network is unreachable", "its network cannot be reached", "silent"),
+    ("not accessible", "the key file cannot be read", "key-file"),
+    ("UNPROTECTED PRIVATE KEY", "the key file may be read by others, so ssh ignores it", "key-mode"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SshOptions:
+    """How to reach an endpoint. ``port`` and ``key`` None leave it to the user's ssh configuration."""
+
+    endpoint: Endpoint
+    port: int | None = None
+    key: Path | None = None
+    connect_timeout_s: int = 10
+
+
+class SshSession:
+    """A node behind one shared connection; use as a context manager. Unreachable where it cannot be had."""
+
+    def __init__(self, options: SshOptions, runner: SystemRunner, run_dir: Path) -> None:
+        self._options = options
+        self._runner = runner
+        self._run_dir = run_dir
+        self._folder: Path | None = None
+        self._lock: int | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._machine = ""
+
+    @property
+    def name(self) -> str:
+        return str(self._options.endpoint)
+
+    @property
+    def machine(self) -> str:
+        return self._machine
+
+    def __enter__(self) -> SshSession:
+        self._folder, self._lock = _private_folder(self._run_dir)
+        try:
+            self._connect()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def argv(self, command: Sequence[str]) -> tuple[str, ...]:
+        """A client of the shared connection that runs ``command`` there.
+
+        ``ProxyCommand=false`` keeps ssh from quietly opening a connection of its own where the shared one
+        has gone.
+        """
+        return (
+            *self._base(),
+            "-o",
+            "ControlMaster=no",
+            "-o",
+            "ProxyCommand=false",
+            "--",
+            self.name,
+            remote_shell_line(command),
+        )
+
+    def close(self) -> None:
+        """Ends the connection and everything that still runs over it."""
+        if self._process is not None:
+            end(self._process)
+            self._process = None
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _base(self) -> tuple[str, ...]:
+        assert self._folder is not None, "the session is not open"
+        pinned = {
+            "BatchMode": "yes",
+            "StrictHostKeyChecking": "yes",
+            "ConnectTimeout": str(self._options.connect_timeout_s),
+            "ServerAliveInterval": str(KEEPALIVE_S),
+            "ServerAliveCountMax": "3",
+            "ControlPersist": "no",
+            "ControlPath": str(self._folder / "s"),
+            "LogLevel": "ERROR",
+            "ClearAllForwardings": "yes",
+            "ForwardAgent": "no",
+            "ForwardX11": "no",
+            "PermitLocalCommand": "no",
+            "RemoteCommand": "none",
+            "RequestTTY": "no",
+            "StdinNull": "no",
+            "ForkAfterAuthentication": "no",
+        }
+        words = ["ssh"]
+        for option, value in pinned.items():
+            words += ["-o", f"{option}={value}"]
+        if self._options.port is not None:
+            words += ["-p", str(self._options.port)]
+        if self._options.key is not None:
+            words += ["-i", str(self._options.key)]
+        return tuple(words)
+
+    def _connect(self) -> None:
+        assert self._folder is not None
+        script = f"echo {_READY}$({MACHINE_SCRIPT}); exec cat >/dev/null"
+        argv = (
+            *self._base(),
+            "-o",
+            "ControlMaster=yes",
+            "--",
+            self.name,
+            f"exec /bin/sh -c {quoted(script)}",
+        )
+        log = self._folder / "log"
+        with log.open("wb") as said:
+            self._process = self._runner.start(argv, stderr=said)
+        # Connecting, the handshake and the far side's login each have their share of the time.
+        answer = _marked_line(self._process, self._options.connect_timeout_s + 20)
+        if answer is None:
+            end(self._process, grace_s=1.0)
+            raise _explained(self._options, log.read_text(errors="backslashreplace"))
+        self._machine = answer
+
+
+def _marked_line(process: subprocess.Popen[bytes], timeout_s: float) -> str | None:
+    """What follows the marker on the far side's output; noise before it (a message of the day) is passed
+    over. None if the output ends, or ``timeout_s`` passes, without it."""
+    assert process.stdout is not None
+    deadline = time.monotonic() + timeout_s
+    heard = b""
+    while len(heard) < _NOISE_LIMIT:
+        ready, _, _ = select.select([process.stdout], [], [], max(deadline - time.monotonic(), 0))
+        chunk = os.read(process.stdout.fileno(), 65536) if ready else b""
+        if not chunk:
+            return None
+        heard += chunk
+        for line in heard.decode("utf-8", "replace").splitlines(keepends=True):
+            if line.startswith(_READY) and line.endswith("\n"):
+                return line.removeprefix(_READY).strip()
+    return None
+
+
+def _explained(options: SshOptions, said: str) -> Unreachable:
+    """The error for what ssh said: what it means, and what to type next."""
+    meaning, kind = next(
+        ((meaning, kind) for pattern, meaning, kind in _FAILURES if pattern in said),
+        ("ssh failed", "other"),
+    )
+    last = said.strip().splitlines()[-1] if said.strip() else "no answer in time"
+    return Unreachable(f"{options.endpoint}: {meaning} (ssh: {last})", hint=_hint(options, kind))
+
+
+def _hint(options: SshOptions, kind: str) -> str:
+    port = f" -p {options.port}" if options.port is not None else ""
+    by_hand = f"ssh{port} {options.endpoint}"
+    known = (
+        options.endpoint.host if options.port in {None, 22} else f"[{options.endpoint.host}]:{options.port}"
+    )
+    match kind:
+        case "unknown-key":
+            return f"log in once by hand, compare the fingerprint, and accept it: {by_hand}"
+        case "changed-key":
+            return (
+                "if the node was replaced on purpose, remove the old key and accept the new one:"
+                f" ssh-keygen -R {known}; {by_hand}"
+            )
+        case "refused":
+            return f"install this node's key there: ssh-copy-id{port} {options.endpoint}"
+        case "resolve":
+            return "check the spelling of --endpoint, DNS and /etc/hosts"
+        case "closed":
+            return "check that sshd runs there, and --port"
+        case "silent":
+            return f"check that the node is up and the network between: {by_hand}"
+        case "key-file":
+            return "check the path given with --key"
+        case "key-mode":
+            return "give the key to its owner alone: chmod 600 KEY"
+        case _:
+            return f"try it by hand: {by_hand}"
+
+
+def _private_folder(run_dir: Path) -> tuple[Path, int]:
+    """A folder of this process's own for the connection's socket, locked while the process lives.
+
+    Folders of processes that are gone (killed, or a crash) are removed first: their lock is free.
+    """
+    run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+    for stale in run_dir.glob("ssh-*"):
+        lock = _lock_file(stale)
+        if lock is not None:
+            shutil.rmtree(stale, ignore_errors=True)
+            os.close(lock)
+    folder = Path(tempfile.mkdtemp(prefix="ssh-", dir=run_dir))
+    lock = _lock_file(folder)
+    assert lock is not None, "a folder made just now cannot be locked by another process"
+    return folder, lock
+
+
+def _lock_file(folder: Path) -> int | None:
+    """An exclusive lock in ``folder``, or None where its owner is alive (or it vanished meanwhile)."""
+    try:
+        descriptor = os.open(folder / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor

@@ -1,0 +1,73 @@
+"""Anchors: the bookmarks by which a source remembers what each target holds.
+
+Pure. For every target a VM's dataset carries bookmarks named ``hoster-<target key>-<guid>``: one on the
+newest version known to be on that target, and, while a transfer is under way or was cut, one on the
+version being sent. Being bookmarks they survive a crash at any moment, cost nothing, and carry the GUID
+of their snapshot, so they need no other record. Whatever lies between the oldest and the newest anchor
+of a target, both included, is needed by that target and is never pruned.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from hoster.model.storage import Bookmark, Dataset, Snapshot, Version
+
+_NAME = re.compile(r"hoster-([0-9a-f]{16})-([0-9a-f]{16})")
+
+
+@dataclass(frozen=True, slots=True)
+class TargetKey:
+    """Identity of a target: the GUID of the dataset that its replicas lie in, whatever its address."""
+
+    guid: int
+
+    def __str__(self) -> str:
+        return f"{self.guid:016x}"
+
+
+def anchor_name(target: TargetKey, guid: int) -> str:
+    """The bookmark name (after ``#``) that anchors the version of that GUID for ``target``."""
+    return f"hoster-{target}-{guid:016x}"
+
+
+def anchor_target(bookmark: Bookmark) -> TargetKey | None:
+    """Whose anchor this bookmark is, or None if it is not one (or its name contradicts its GUID)."""
+    match = _NAME.fullmatch(bookmark.name)
+    if match is None or int(match[2], 16) != bookmark.guid:
+        return None
+    return TargetKey(int(match[1], 16))
+
+
+def anchors_of(dataset: Dataset, target: TargetKey) -> tuple[Bookmark, ...]:
+    """The anchors for ``target``, oldest first."""
+    return tuple(b for b in dataset.bookmarks if anchor_target(b) == target)
+
+
+def needed_by_targets(dataset: Dataset) -> frozenset[int]:
+    """GUIDs of the snapshots that some target needs: from its oldest anchor to its newest, both included."""
+    spans: dict[TargetKey, list[int]] = {}
+    for bookmark in dataset.bookmarks:
+        target = anchor_target(bookmark)
+        if target is not None:
+            spans.setdefault(target, []).append(bookmark.createtxg)
+    return frozenset(
+        s.guid
+        for s in dataset.snapshots
+        if any(min(span) <= s.createtxg <= max(span) for span in spans.values())
+    )
+
+
+def superseded_anchors(dataset: Dataset, target: TargetKey, arrived: Version | None) -> tuple[Bookmark, ...]:
+    """Anchors for ``target`` that are no longer needed once ``arrived`` is known to be its newest."""
+    if arrived is None:
+        return ()
+    return tuple(b for b in anchors_of(dataset, target) if b.guid != arrived.guid)
+
+
+def newest_with(versions: Iterable[Snapshot], guids: frozenset[int]) -> Snapshot | None:
+    """The snapshot of highest createtxg among ``versions`` whose GUID is in ``guids``."""
+    found = [s for s in versions if s.guid in guids]
+    return max(found, key=lambda s: s.createtxg, default=None)

@@ -1,0 +1,165 @@
+"""Plans: steps in order, each with its reason; refusals with their evidence; reports of what happened.
+
+Pure values. Everything that destroys is a step of a kind that :attr:`Plan.destroys` lists, and names
+what it destroys by GUID, so that it can be shown, confirmed, checked again just before it runs, and tested.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from hoster.model.anchors import TargetKey
+from hoster.model.storage import Snapshot, Version
+
+
+@dataclass(frozen=True, slots=True)
+class TakeSnapshot:
+    """Take ``dataset@name``; all of one pool go into one command, which is all or nothing."""
+
+    dataset: str
+    name: str
+    reason: str
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.dataset}@{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """Bookmark ``dataset@name`` on the source for ``target`` before anything is sent of it.
+
+    ``guid`` is what the snapshot must have, or None where it was taken just now and is to be looked up:
+    looking and anchoring are then one act.
+    """
+
+    dataset: str
+    name: str
+    guid: int | None
+    target: TargetKey
+    reason: str
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.dataset}@{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """One stream into ``target``: full where ``base`` is None, else an increment from ``base``.
+
+    ``intermediate`` asks for every snapshot in between as well (``-I``), which needs a snapshot, not a
+    bookmark, as its base.
+    """
+
+    base: Version | None
+    through: Snapshot
+    intermediate: bool
+    target: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DestroySnapshot:
+    """Destroy one snapshot, which must still have the GUID that was seen."""
+
+    victim: Snapshot
+    reason: str
+
+
+Step = TakeSnapshot | Anchor | Send | DestroySnapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be done for one VM, in order. Empty steps mean that nothing needs doing."""
+
+    vm: str
+    steps: tuple[Step, ...]
+
+    @property
+    def destroys(self) -> tuple[DestroySnapshot, ...]:
+        """Everything that this plan destroys; what is not listed here is not destroyed."""
+        return tuple(s for s in self.steps if isinstance(s, DestroySnapshot))
+
+    @property
+    def sends(self) -> tuple[Send, ...]:
+        return tuple(s for s in self.steps if isinstance(s, Send))
+
+
+class Ground(StrEnum):
+    """Why a VM's replication is refused; stable words, found in ``--json`` and in the reference."""
+
+    IS_REPLICA = "is-replica"
+    ROLE_CONTRADICTS = "role-contradicts"
+    SAME_DATASET = "same-dataset"
+    TARGET_PARENT_MISSING = "target-parent-missing"
+    FOREIGN_DATASET = "foreign-dataset"
+    NOT_A_REPLICA = "not-a-replica"
+    NO_COMMON_VERSION = "no-common-version"
+    REPLICA_MODIFIED = "replica-modified"
+    REPLICA_AHEAD = "replica-ahead"
+    PARTIAL_RECEIVE = "partial-receive"
+    UNSUPPORTED = "unsupported"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """hoster must not: what was seen, and the command that would mend it (it has been tried)."""
+
+    vm: str
+    ground: Ground
+    evidence: str
+    remedy: str
+
+
+class Outcome(StrEnum):
+    """What became of one VM in a batch."""
+
+    DONE = "done"
+    UNCHANGED = "unchanged"
+    PLANNED = "planned"
+    REFUSED = "refused"
+    BUSY = "busy"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class VmReport:
+    """What happened to one VM. Sizes in bytes, durations in seconds."""
+
+    vm: str
+    outcome: Outcome
+    reason: str = ""
+    remedy: str = ""
+    ground: Ground | None = None
+    taken: tuple[str, ...] = ()
+    sent: tuple[str, ...] = ()
+    sent_bytes: int = 0
+    seconds: float = 0.0
+    destroyed: tuple[Destroyed, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Destroyed:
+    """A snapshot that was destroyed (or, in a dry run, would be), where, and why."""
+
+    node: str
+    snapshot: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What one command did to each VM."""
+
+    vms: tuple[VmReport, ...]
+    dry_run: bool = False
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+    def with_outcome(self, outcome: Outcome) -> tuple[VmReport, ...]:
+        """The VMs that ended so, in order."""
+        return tuple(vm for vm in self.vms if vm.outcome is outcome)

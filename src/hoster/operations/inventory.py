@@ -1,0 +1,131 @@
+"""Finds the VMs in a view of this node.
+
+A VM is the dataset ``<active dataset>/<name>``, exactly, that has hoster's marks or a vm_config.json in it.
+Its local mark ``hoster:role`` says what it is here; where there is none (a VM made by the original tool),
+``parent_host`` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hoster.config.machine_file import MachineFile, read_machine_file
+from hoster.errors import ConfigurationError, OperationFailed
+from hoster.model.machines import MachineConfig
+from hoster.model.storage import Dataset, DatasetKind, Role, View
+from hoster.model.vms import Vm
+from hoster.operations.context import Context
+
+CONFIG_NAME = "vm_config.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """Looks like a VM and cannot be treated as one; said aloud, so that no VM drops out in silence."""
+
+    name: str
+    dataset: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """What is on this node: VMs in the order of the active datasets, then by name."""
+
+    vms: tuple[Vm, ...]
+    unusable: tuple[Unusable, ...]
+
+    def named(self, name: str) -> Vm:
+        """The VM of that name; OperationFailed where there is none, or more than one."""
+        found = [vm for vm in self.vms if vm.name == name]
+        broken = [u for u in self.unusable if u.name == name]
+        if len(found) + len(broken) > 1:
+            where = [vm.dataset.name for vm in found] + [u.dataset for u in broken]
+            raise OperationFailed(
+                f"{name} is not unique: {', '.join(where)}",
+                hint=f"rename one of them, for example: zfs rename {where[0]} {where[0]}-2",
+            )
+        if broken:
+            raise OperationFailed(f"{name}: {broken[0].problem}")
+        if not found:
+            raise OperationFailed(f"{name}: there is no VM of that name on this node", hint="hoster vm list")
+        return found[0]
+
+
+def take_stock(context: Context, view: View) -> Inventory:
+    """The VMs of this node in ``view``, their configurations read from where they are mounted."""
+    vms: list[Vm] = []
+    unusable: list[Unusable] = []
+    for dataset in _candidates(view, context.datasets):
+        descendants = tuple(view.below(dataset.name))
+        found = _vm(dataset, descendants, context.hostname)
+        if isinstance(found, Vm):
+            vms.append(found)
+        elif found is not None:
+            unusable.append(found)
+    return Inventory(tuple(vms), tuple(unusable))
+
+
+def look_around(context: Context, *, sync: bool = False) -> Inventory:
+    """Looks at this node once and takes stock. With ``sync``, ``written`` counts up to this moment."""
+    if sync:
+        context.zfs.sync(sorted({d.partition("/")[0] for d in context.datasets}))
+    return take_stock(context, context.zfs.look(context.datasets))
+
+
+def config_path(dataset: Dataset) -> Path | None:
+    """Where the VM's configuration is, or None while its dataset is not mounted."""
+    if not dataset.mounted or dataset.mountpoint is None:
+        return None
+    return Path(dataset.mountpoint) / CONFIG_NAME
+
+
+def read_config(dataset: Dataset) -> MachineFile | None:
+    """The VM's configuration, or None where there is none to read; ConfigurationError if it is malformed."""
+    path = config_path(dataset)
+    if path is None or (not path.is_symlink() and not path.exists()):
+        return None
+    return read_machine_file(path)
+
+
+def _candidates(view: View, active: Sequence[str]) -> Iterator[Dataset]:
+    for parent in active:
+        for child in view.children(parent):
+            if child.kind is DatasetKind.FILESYSTEM and child.name not in active:
+                yield child
+
+
+def _vm(dataset: Dataset, descendants: tuple[Dataset, ...], hostname: str) -> Vm | Unusable | None:
+    marks = dataset.marks
+    name = dataset.name.rpartition("/")[2]
+    if marks.role is Role.BRANCH:
+        return None
+    config: MachineConfig | None = None
+    problem = ""
+    try:
+        file = read_config(dataset)
+        config = None if file is None else file.config
+    except ConfigurationError as error:
+        problem = error.message
+    if marks.vm_id is None and config is None:
+        return Unusable(name, dataset.name, problem) if problem else None
+    role = marks.role or _role_by_parent(config, hostname)
+    if config is None and not problem and role is Role.PRIMARY:
+        problem = _why_unreadable(dataset)
+    production = config.production if config is not None else bool(marks.production)
+    parent = marks.parent or (config.parent_host if config is not None else "")
+    return Vm(name, dataset, descendants, role, parent, production, config, problem)
+
+
+def _role_by_parent(config: MachineConfig | None, hostname: str) -> Role:
+    return Role.PRIMARY if config is not None and config.parent_host == hostname else Role.REPLICA
+
+
+def _why_unreadable(dataset: Dataset) -> str:
+    if not dataset.key_loaded:
+        return f"{dataset.name} is encrypted and its key is not loaded (zfs load-key {dataset.name})"
+    if not dataset.mounted:
+        return f"{dataset.name} is not mounted (zfs mount {dataset.name})"
+    return f"{dataset.name} has no {CONFIG_NAME}"

@@ -1,0 +1,179 @@
+"""Replicates VMs to another node: look at both, judge each VM, take, anchor, send, verify, mark, prune.
+
+One look at each node and one connection for all VMs, and nothing more for those that did not change. A
+VM that must not be replicated is refused with its evidence, one that fails is reported; the others go on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hoster.errors import Busy, UsageError
+from hoster.model.names import SnapshotType, dataset_name
+from hoster.model.plan import Outcome, Refusal, Report, Send, VmReport
+from hoster.model.storage import Role, View
+from hoster.model.vms import Vm
+from hoster.operations.context import Context
+from hoster.operations.inventory import Inventory, look_around
+from hoster.operations.job import Job
+from hoster.operations.request import Observer, ReplicationRequest
+from hoster.operations.sending import run_jobs
+from hoster.operations.taking import snapshot_steps
+from hoster.planning.replication import Clearance, Subject, TargetSite, is_up_to_date, judge, preview
+from hoster.zfs.store import ZfsStore, pool_of
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """One VM with what is to be decided about it."""
+
+    vm: Vm
+    parent: str
+    target: str
+
+
+def replicate(context: Context, request: ReplicationRequest, observer: Observer) -> Report:
+    """Brings the target fully up to date for every VM asked for; one report for all.
+
+    Busy where another run of the same job is under way (after waiting as asked); Unreachable where the
+    node cannot be had.
+    """
+    holder = f"hoster vm replicate, job {request.job_name}"
+    with contextlib.ExitStack() as stack:
+        if not request.dry_run:
+            lock = f"the replication job {request.job_name}"
+            stack.enter_context(context.locks.hold(lock, holder=holder, wait_s=request.wait_s))
+        stock = look_around(context, sync=True)
+        chosen, reports = _choose(stock, request)
+        if not chosen:
+            return Report(tuple(reports), request.dry_run)
+        cases, busy = _locked(context, request, chosen, stack, holder)
+        reports += busy
+        if cases:
+            with context.reach(request.ssh) as target:
+                reports += _run(context, request, target, cases, observer)
+    return Report(tuple(sorted(reports, key=lambda r: r.vm.lower())), request.dry_run)
+
+
+def _choose(stock: Inventory, request: ReplicationRequest) -> tuple[list[Vm], list[VmReport]]:
+    """The VMs asked for, and reports on those that cannot be used at all."""
+    broken = {u.name: VmReport(u.name, Outcome.FAILED, u.problem) for u in stock.unusable}
+    if request.names is not None:
+        by_name = {vm.name: vm for vm in stock.vms}
+        unknown = [n for n in request.names if n not in by_name and n not in broken]
+        reports = [VmReport(n, Outcome.FAILED, "there is no VM of that name on this node") for n in unknown]
+        reports += [broken[n] for n in request.names if n in broken]
+        return [by_name[n] for n in dict.fromkeys(request.names) if n in by_name], reports
+    chosen = [
+        vm
+        for vm in stock.vms
+        if vm.role is Role.PRIMARY and (vm.production or request.include_non_production)
+    ]
+    return chosen, list(broken.values())
+
+
+def _locked(
+    context: Context,
+    request: ReplicationRequest,
+    chosen: Sequence[Vm],
+    stack: contextlib.ExitStack,
+    holder: str,
+) -> tuple[list[_Case], list[VmReport]]:
+    """The VMs whose lock could be had, and reports on those that another run is busy with."""
+    cases: list[_Case] = []
+    busy: list[VmReport] = []
+    for vm in sorted(chosen, key=lambda vm: vm.dataset.name):
+        parent = request.target_dataset or vm.dataset.name.rpartition("/")[0]
+        try:
+            target = dataset_name(f"{parent}/{vm.name}")
+        except ValueError as error:
+            raise UsageError(f"--target-dataset: {error}") from None
+        if not request.dry_run:
+            lock = f"the replication of {vm.name} to {request.node}"
+            try:
+                stack.enter_context(context.locks.hold(lock, holder=holder, wait_s=request.wait_s))
+            except Busy as error:
+                busy.append(VmReport(vm.name, Outcome.BUSY, error.message, error.hint))
+                continue
+        cases.append(_Case(vm, parent, target))
+    return cases, busy
+
+
+def _run(
+    context: Context,
+    request: ReplicationRequest,
+    target: ZfsStore,
+    cases: Sequence[_Case],
+    observer: Observer,
+) -> list[VmReport]:
+    reports: list[VmReport] = []
+    sites, there = _look_there(context, request, target, cases)
+    jobs: list[Job] = []
+    for case in cases:
+        subject = _subject(case.vm)
+        site = sites[case.parent, pool_of(case.vm.dataset.name)]
+        replica = there.get(case.target)
+        match judge(subject, site, case.target, replica):
+            case Refusal() as refusal:
+                reports.append(_refused(refusal))
+            case Clearance() as clearance if is_up_to_date(subject, clearance):
+                reports.append(VmReport(case.vm.name, Outcome.UNCHANGED, f"{target.node} has everything"))
+            case Clearance() as clearance if request.dry_run:
+                reports.append(_planned(context, case.vm, subject, clearance))
+            case Clearance() as clearance:
+                jobs.append(Job(case.vm, subject, site, clearance, replica))
+    if jobs:
+        reports += run_jobs(context, request, target, jobs, observer)
+    return reports
+
+
+def _look_there(
+    context: Context, request: ReplicationRequest, target: ZfsStore, cases: Sequence[_Case]
+) -> tuple[dict[tuple[str, str], TargetSite], View]:
+    """What the target has of these VMs, and of the datasets that replicas lie in."""
+    parents = sorted({case.parent for case in cases})
+    seen = target.look_at(parents)
+    if request.create_parent and not request.dry_run:
+        missing = [p for p in parents if seen.get(p) is None]
+        for parent in missing:
+            target.create_unmounted(parent)
+        seen = target.look_at(parents) if missing else seen
+    there = target.look_for([case.target for case in cases])
+    sites: dict[tuple[str, str], TargetSite] = {}
+    for case in cases:
+        home = seen.get(case.parent)
+        pool = pool_of(case.vm.dataset.name)
+        same = target.machine == context.zfs.machine and pool_of(case.parent) == pool
+        guid = None if home is None else home.guid
+        sites[case.parent, pool] = TargetSite(target.node, case.parent, guid, same_pool=same)
+    return sites, there
+
+
+def _subject(vm: Vm) -> Subject:
+    return Subject(vm.name, vm.dataset, vm.role, vm.parent, tuple(d.name for d in vm.descendants))
+
+
+def _refused(refusal: Refusal) -> VmReport:
+    return VmReport(refusal.vm, Outcome.REFUSED, refusal.evidence, refusal.remedy, ground=refusal.ground)
+
+
+def _planned(context: Context, vm: Vm, subject: Subject, clearance: Clearance) -> VmReport:
+    name = snapshot_steps(vm, SnapshotType.REPLICATION, context.now(), "")[0].name
+    plan = preview(subject, clearance, name)
+    takes = (f"{vm.dataset.name}@{name}",) if clearance.needs_snapshot else ()
+    return VmReport(
+        vm.name,
+        Outcome.PLANNED,
+        taken=takes,
+        sent=tuple(described(step) for step in plan.sends),
+    )
+
+
+def described(step: Send) -> str:
+    """One stream in words, as the plan and the report show it."""
+    if step.base is None:
+        return f"{step.through.full_name} in full"
+    reach = "with all in between, " if step.intermediate else ""
+    return f"{step.base.name} → {step.through.full_name}, {reach}{step.reason}"

@@ -1,0 +1,221 @@
+"""Snapshots of VMs: new, all, list, destroy. Look, plan, execute, report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hoster.errors import OperationFailed, Refused
+from hoster.model.anchors import needed_by_targets
+from hoster.model.names import SnapshotType
+from hoster.model.plan import Destroyed, DestroySnapshot, Outcome, Report, TakeSnapshot, VmReport
+from hoster.model.storage import Role, Snapshot
+from hoster.model.vms import Vm
+from hoster.operations.context import Context
+from hoster.operations.inventory import look_around
+from hoster.operations.taking import snapshot_steps, take
+from hoster.planning.retention import plan_retention
+from hoster.planning.snapshots import written_since
+
+_LOCK = "the taking of snapshots on this node"
+_LOCK_WAIT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotRequest:
+    """What to take, and how many of that type to keep (None: prune nothing)."""
+
+    stype: SnapshotType
+    keep: int | None
+    description: str = ""
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """One VM's part of a run: the snapshots to take and those to give up once they exist."""
+
+    vm: Vm
+    takes: tuple[TakeSnapshot, ...]
+    destroys: tuple[DestroySnapshot, ...]
+    notes: tuple[str, ...]
+
+
+def snapshot_one(context: Context, name: str, request: SnapshotRequest) -> Report:
+    """Takes a snapshot of one VM, changed or not. Refused for a replica."""
+    with context.locks.hold(_LOCK, holder=f"hoster snapshot new {name}", wait_s=_LOCK_WAIT_S):
+        vm = look_around(context).named(name)
+        if not vm.is_primary:
+            raise Refused(
+                f"{name} is a {vm.role.value} here, of {vm.parent}'s VM: snapshots are taken there",
+                hint=f"on {vm.parent}: hoster snapshot new {name}",
+            )
+        return _run(context, [_work(context, vm, request, "asked for")], request, ())
+
+
+def snapshot_all(
+    context: Context, request: SnapshotRequest, *, production_only: bool = False, always: bool = False
+) -> Report:
+    """Takes a snapshot of every VM here that is no replica, all at one moment, and prunes that type.
+
+    A VM in which nothing was written since its newest snapshot of that type gets none, unless ``always``.
+    """
+    with context.locks.hold(
+        _LOCK, holder=f"hoster snapshot all --stype {request.stype}", wait_s=_LOCK_WAIT_S
+    ):
+        stock = look_around(context, sync=True)
+        chosen = [vm for vm in stock.vms if vm.is_primary and (vm.production or not production_only)]
+        work: list[_Work] = []
+        others = [VmReport(u.name, Outcome.FAILED, u.problem) for u in stock.unusable]
+        for vm in chosen:
+            reason = "asked for" if always else _why(vm, request.stype)
+            if reason:
+                work.append(_work(context, vm, request, reason))
+            else:
+                others.append(_unchanged(vm, request.stype))
+        return _run(context, work, request, others)
+
+
+def destroy_snapshot(context: Context, name: str, snapshot: str, *, dry_run: bool = False) -> Report:
+    """Destroys one snapshot of a VM, by its short or full name, on all of the VM's datasets that have it.
+
+    Refused where it is held, cloned, or the base that a target's next increment starts from.
+    """
+    vm = look_around(context).named(name)
+    victims = _resolve(vm, snapshot)
+    for victim in victims:
+        _refuse_if_needed(vm, victim)
+    if not dry_run:
+        for answer in context.zfs.destroy(victims):
+            if not answer.done:
+                raise OperationFailed(f"{answer.name} was not destroyed: {answer.explained}")
+    gone = tuple(Destroyed("local", v.full_name, "asked for") for v in victims)
+    outcome = Outcome.PLANNED if dry_run else Outcome.DONE
+    return Report((VmReport(name, outcome, destroyed=gone),), dry_run)
+
+
+@dataclass(frozen=True, slots=True)
+class ListedSnapshot:
+    """One snapshot with the VM it belongs to, and whether a target needs it."""
+
+    vm: str
+    snapshot: Snapshot
+    needed: bool
+
+
+def list_snapshots(context: Context, name: str | None = None) -> tuple[ListedSnapshot, ...]:
+    """The snapshots of one VM, or of every VM here, replicas included; by createtxg within a dataset."""
+    stock = look_around(context)
+    vms = stock.vms if name is None else (stock.named(name),)
+    return tuple(
+        ListedSnapshot(vm.name, snapshot, snapshot.guid in needed)
+        for vm in vms
+        for dataset in vm.everything
+        for needed in (needed_by_targets(dataset),)
+        for snapshot in dataset.snapshots
+    )
+
+
+def _why(vm: Vm, stype: SnapshotType) -> str:
+    """Why this VM needs a snapshot of that type; empty where it would only repeat the newest one."""
+    amounts = [written_since(dataset, stype) for dataset in vm.everything]
+    if any(amount is None for amount in amounts):
+        return f"it has no {stype.value} snapshot yet"
+    total = sum(amount or 0 for amount in amounts)
+    return f"{total} bytes were written since the newest {stype.value} one" if total else ""
+
+
+def _unchanged(vm: Vm, stype: SnapshotType) -> VmReport:
+    return VmReport(
+        vm.name, Outcome.UNCHANGED, f"nothing was written since its newest {stype.value} snapshot"
+    )
+
+
+def _work(context: Context, vm: Vm, request: SnapshotRequest, reason: str) -> _Work:
+    takes = snapshot_steps(vm, request.stype, context.now(), reason)
+    destroys: list[DestroySnapshot] = []
+    notes = [vm.problem] if vm.problem else []
+    if request.keep is not None:
+        for dataset in vm.everything:
+            retention = plan_retention(dataset, request.stype, request.keep, incoming=1)
+            destroys.extend(retention.destroys)
+            notes.extend(f"kept {k.snapshot.full_name}: {k.reason}" for k in retention.kept)
+    return _Work(vm, takes, tuple(destroys), tuple(notes))
+
+
+def _run(
+    context: Context, work: Sequence[_Work], request: SnapshotRequest, others: Sequence[VmReport]
+) -> Report:
+    if request.dry_run:
+        return _sorted([_planned(w) for w in work], others, dry_run=True)
+    properties = {"hoster:sdescription": request.description} if request.description else {}
+    failures = take(context.zfs, {w.vm.name: w.takes for w in work}, properties)
+    done = [w for w in work if w.vm.name not in failures]
+    victims = [step for w in done for step in w.destroys]
+    answers = {a.name: a for a in context.zfs.destroy([step.victim for step in victims])}
+    reports = [VmReport(vm, Outcome.FAILED, e.message, e.hint) for vm, e in failures.items()]
+    for w in done:
+        gone = [s for s in w.destroys if answers[s.victim.full_name].done]
+        stayed = [a for s in w.destroys if not (a := answers[s.victim.full_name]).done]
+        reports.append(
+            VmReport(
+                w.vm.name,
+                Outcome.DONE,
+                w.takes[0].reason,
+                taken=tuple(step.full_name for step in w.takes),
+                destroyed=tuple(Destroyed("local", s.victim.full_name, s.reason) for s in gone),
+                notes=(*w.notes, *(f"kept {a.name}: {a.explained}" for a in stayed)),
+            )
+        )
+    return _sorted(reports, others, dry_run=False)
+
+
+def _planned(work: _Work) -> VmReport:
+    return VmReport(
+        work.vm.name,
+        Outcome.PLANNED,
+        work.takes[0].reason,
+        taken=tuple(step.full_name for step in work.takes),
+        destroyed=tuple(Destroyed("local", s.victim.full_name, s.reason) for s in work.destroys),
+        notes=work.notes,
+    )
+
+
+def _sorted(reports: Sequence[VmReport], others: Sequence[VmReport], *, dry_run: bool) -> Report:
+    return Report(tuple(sorted((*reports, *others), key=lambda r: r.vm.lower())), dry_run)
+
+
+def _resolve(vm: Vm, snapshot: str) -> list[Snapshot]:
+    """The snapshots that a short or full name means, on every dataset of the VM that has it."""
+    dataset, at, short = snapshot.rpartition("@")
+    if at and dataset != vm.dataset.name:
+        raise Refused(
+            f"{snapshot} is not a snapshot of {vm.name}, whose dataset is {vm.dataset.name}",
+            hint=f"hoster snapshot list {vm.name}",
+        )
+    found = [s for d in vm.everything for s in d.snapshots if s.name == short]
+    if not found:
+        raise OperationFailed(f"{vm.name} has no snapshot {short}", hint=f"hoster snapshot list {vm.name}")
+    return found
+
+
+def _refuse_if_needed(vm: Vm, victim: Snapshot) -> None:
+    if victim.holds:
+        raise Refused(f"{victim.full_name} is held", hint=f"zfs holds {victim.full_name}")
+    if victim.clones:
+        raise Refused(
+            f"{victim.full_name} cannot be destroyed: {victim.clones[0]} is a clone of it",
+            hint=f"zfs promote {victim.clones[0]}, or destroy the clone first",
+        )
+    dataset = next(d for d in vm.everything if d.name == victim.dataset)
+    if vm.role is Role.REPLICA and dataset.newest is not None and dataset.newest.guid == victim.guid:
+        raise Refused(
+            f"{victim.full_name} is the newest version of this replica: the next increment from {vm.parent}"
+            " starts from it",
+            hint=f"on {vm.parent}: hoster vm replicate {vm.name} --endpoint …  (brings a newer one)",
+        )
+    if victim.guid in needed_by_targets(dataset):
+        raise Refused(
+            f"{victim.full_name} is what a target's next increment starts from",
+            hint=f"hoster vm replicate {vm.name} --endpoint …  (the next version then takes its place)",
+        )

@@ -1,0 +1,96 @@
+"""Decides what to send so that a target holds everything its source has.
+
+Pure. The base is found by GUID alone; order is createtxg within each pool. Never proposes a forced
+receive: a target on which a stream cannot simply continue is somebody else's decision
+(:mod:`hoster.planning.replication`).
+"""
+
+from __future__ import annotations
+
+from hoster.model.anchors import TargetKey, anchors_of
+from hoster.model.plan import Anchor, Send
+from hoster.model.storage import Dataset, Snapshot, Version
+
+
+def common_base(source: Dataset, target: Dataset) -> Version | None:
+    """The newest version that both hold, by GUID: a snapshot of ``source`` if it still has it, else its
+    bookmark. None where they share nothing.
+
+    "Newest" is by the target's order, which is the order in which it must continue::
+
+        source  a b c d    target  a b      ->  b
+        source  #b c d     target  a b      ->  #b
+        source  a b c      target  a x      ->  a
+        source  c d        target  a b      ->  None
+    """
+    snapshots = {s.guid: s for s in source.snapshots}
+    bookmarks = {b.guid: b for b in source.bookmarks}
+    for version in sorted(target.snapshots, key=lambda s: s.createtxg, reverse=True):
+        found = snapshots.get(version.guid) or bookmarks.get(version.guid)
+        if found is not None:
+            return found
+    return None
+
+
+def unsent(source: Dataset, base: Version | None) -> tuple[Snapshot, ...]:
+    """The snapshots of ``source`` newer than ``base`` (all of them where it is None), oldest first."""
+    after = -1 if base is None else base.createtxg
+    ordered = sorted(source.snapshots, key=lambda s: s.createtxg)
+    return tuple(s for s in ordered if s.createtxg > after)
+
+
+def ahead_of_base(target: Dataset, base: Version) -> tuple[Snapshot, ...]:
+    """What the target holds that is newer, in its own order, than its copy of ``base``; oldest first."""
+    own = target.snapshot_with(base.guid)
+    if own is None:
+        raise ValueError(f"{target.name} does not hold version {base.guid:016x}")
+    ordered = sorted(target.snapshots, key=lambda s: s.createtxg)
+    return tuple(s for s in ordered if s.createtxg > own.createtxg)
+
+
+def plan_anchors(
+    source: Dataset, base: Version | None, key: TargetKey, just_taken: str | None
+) -> tuple[Anchor, ...]:
+    """Both ends of what is about to travel, so that nothing in between is pruned if the transfer is cut.
+
+    ``just_taken`` is the name of a snapshot taken since ``source`` was seen: it is the newest then. Ends
+    that are anchored already are left out, and so is a base of which only the bookmark is left.
+    """
+    chain = unsent(source, base)
+    present = {b.guid for b in anchors_of(source, key)}
+    ends: list[Snapshot] = [base] if isinstance(base, Snapshot) else []
+    if base is None and chain:
+        ends.append(chain[0])
+    if just_taken is None and chain and chain[-1] not in ends:
+        ends.append(chain[-1])
+    anchors = [
+        Anchor(source.name, s.name, s.guid, key, "an end of this transfer")
+        for s in ends
+        if s.guid not in present
+    ]
+    if just_taken is not None:
+        anchors.append(Anchor(source.name, just_taken, None, key, "the newest version of this transfer"))
+    return tuple(anchors)
+
+
+def plan_sends(source: Dataset, base: Version | None, target: str) -> tuple[Send, ...]:
+    """The streams that bring ``target`` from ``base`` up to the newest snapshot of ``source``.
+
+    One stream where the base is a snapshot; two where there is none or only its bookmark is left, since
+    ``zfs send -I`` takes neither (zfs-send(8); tried on OpenZFS 2.3.9)::
+
+        base b (snapshot), source b c d   ->  -I b..d
+        base #b,           source c d e   ->  -i #b c,  -I c..e
+        base None,         source a b c   ->  full a,   -I a..c
+    """
+    chain = unsent(source, base)
+    if not chain:
+        return ()
+    first, newest = chain[0], chain[-1]
+    if isinstance(base, Snapshot):
+        return (Send(base, newest, len(chain) > 1, target, f"continues from {base.name}"),)
+    reason = "the target has nothing of it yet" if base is None else "only the base's bookmark is left"
+    opening = Send(base, first, False, target, reason)
+    if first is newest:
+        return (opening,)
+    return (opening, Send(first, newest, len(chain) > 2, target, f"continues from {first.name}"))

@@ -1,0 +1,58 @@
+"""Turns what zfs and zpool say on standard error into typed errors.
+
+The patterns are OpenZFS's words in the C locale, with the release on which each was seen. First match wins.
+"""
+
+from __future__ import annotations
+
+from hoster.errors import (
+    AlreadyThere,
+    DatasetBusy,
+    DatasetMissing,
+    NoSpace,
+    NotPermitted,
+    OperationFailed,
+    TargetModified,
+    Unreachable,
+    ZfsError,
+)
+from hoster.host.process import Completed
+
+_PATTERNS: tuple[tuple[str, type[ZfsError]], ...] = (
+    ("dataset does not exist", DatasetMissing),  # 2.3.9
+    ("no such pool", DatasetMissing),  # 2.3.9
+    ("could not find any snapshots to destroy", DatasetMissing),  # 2.3.9
+    ("most recent snapshot of", TargetModified),  # 2.3.9: "... does not match incremental source"
+    ("has been modified", TargetModified),  # 2.3.9
+    ("already exists", AlreadyThere),  # 2.3.9
+    ("out of space", NoSpace),  # 2.3.9
+    ("quota exceeded", NoSpace),  # 2.3.9
+    ("dataset is busy", DatasetBusy),  # 2.3.9
+    ("pool or dataset is busy", DatasetBusy),  # 2.3.9
+    ("permission denied", NotPermitted),  # 2.3.9
+    ("must be superuser", NotPermitted),  # 2.3.9
+)
+
+_GONE = ("mux_client", "Control socket connect", "Connection closed by", "Broken pipe", "client_loop")
+"""What an ssh client of a shared connection says when that connection has gone (OpenSSH 9.2, 10.0)."""
+
+_HINTS: dict[type[ZfsError], str] = {
+    NotPermitted: "run hoster as root on both nodes",
+    NoSpace: "make room in the pool (zpool list), or raise the quota (zfs get quota,refquota)",
+}
+
+
+def zfs_error(node: str, what: str, completed: Completed) -> OperationFailed | Unreachable:
+    """The error for a command that failed on ``node`` while doing ``what``, with zfs's own words kept."""
+    said = completed.stderr.strip() or completed.stdout.strip()
+    words = " ".join(said.split()) or f"exit status {completed.returncode}"
+    if completed.returncode == 255 and any(sign in said for sign in _GONE):
+        return Unreachable(f"{node}: the connection was lost while {what} ({words})", hint="run it again")
+    kind = next((kind for pattern, kind in _PATTERNS if pattern in said), ZfsError)
+    return kind(f"{node}: {what}: {words}", hint=_HINTS.get(kind, ""))
+
+
+def is_missing_only(stderr: str) -> bool:
+    """Whether everything that was said is that some dataset does not exist (so the rest was listed)."""
+    lines = [line for line in stderr.splitlines() if line.strip()]
+    return bool(lines) and all("dataset does not exist" in line for line in lines)

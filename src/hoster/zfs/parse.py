@@ -1,0 +1,165 @@
+"""Turns what zfs prints into the model. Pure; text becomes types once, here.
+
+The input is the output of :func:`hoster.zfs.argv.look`: lines of name, property, value and source parted
+by tabs. User properties may hold tabs and newlines of their own (zfsprops(7)); a line that does not begin
+with a known property continues the value before it. Lines before the first property are noise of the far
+side's login (an echo in a shell's start-up file) and are passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from hoster.errors import ZfsError
+from hoster.model.storage import Bookmark, Dataset, DatasetKind, Epoch, Marks, Role, Snapshot, View
+from hoster.zfs.argv import LISTED_PROPERTIES
+
+_UNSET = "-"
+_KNOWN = frozenset(LISTED_PROPERTIES)
+
+
+@dataclass(slots=True)
+class _Row:
+    """The properties of one dataset, snapshot or bookmark as printed; ``local`` holds those set on it."""
+
+    name: str
+    values: dict[str, str]
+    local: dict[str, str]
+
+    def number(self, key: str) -> int:
+        value = self.values.get(key, _UNSET)
+        if value == _UNSET:
+            return 0
+        try:
+            return int(value)
+        except ValueError:
+            raise ZfsError(f"zfs get printed {key} of {self.name} as {value!r}: a number expected") from None
+
+    def text(self, key: str) -> str | None:
+        value = self.values.get(key, _UNSET)
+        return None if value == _UNSET else value
+
+
+def parse_view(node: str, output: str) -> View:
+    """The view of ``node`` that the output of a look gives; ZfsError if it is not such output."""
+    snapshots: dict[str, list[Snapshot]] = {}
+    bookmarks: dict[str, list[Bookmark]] = {}
+    containers: list[_Row] = []
+    for row in _rows(output):
+        match row.values.get("type"):
+            case "snapshot":
+                snapshot = _snapshot(row)
+                snapshots.setdefault(snapshot.dataset, []).append(snapshot)
+            case "bookmark":
+                bookmark = _bookmark(row)
+                bookmarks.setdefault(bookmark.dataset, []).append(bookmark)
+            case "filesystem" | "volume":
+                containers.append(row)
+            case other:
+                raise ZfsError(f"zfs get printed no usable type for {row.name}: {other!r}")
+    return View(node, {r.name: _dataset(r, snapshots, bookmarks) for r in containers})
+
+
+def parse_epoch(text: str) -> Epoch | None:
+    """The epoch written ``3@node1``, or None where the text is not one."""
+    number, at, node = text.partition("@")
+    return Epoch(int(number), node) if at and node and number.isascii() and number.isdigit() else None
+
+
+def _rows(output: str) -> Iterator[_Row]:
+    row: _Row | None = None
+    for name, key, value, source in _records(output):
+        if row is None or row.name != name:
+            if row is not None:
+                yield row
+            row = _Row(name, {}, {})
+        row.values[key] = value
+        if source == "local":
+            row.local[key] = value
+    if row is not None:
+        yield row
+
+
+def _records(output: str) -> Iterator[tuple[str, str, str, str]]:
+    pending: list[str] = []
+    for line in output.split("\n"):
+        fields = line.split("\t")
+        starts = len(fields) >= 2 and fields[1] in _KNOWN
+        if starts and pending:
+            yield _record("\n".join(pending))
+            pending = []
+        if starts or pending:
+            pending.append(line)
+    if pending:
+        yield _record("\n".join(pending).rstrip("\n"))
+
+
+def _record(text: str) -> tuple[str, str, str, str]:
+    name, key, rest = text.split("\t", 2)
+    value, tab, source = rest.rpartition("\t")
+    if not tab:
+        raise ZfsError(f"zfs get printed an incomplete line: {text[:120]!r}")
+    return name, key, value, source
+
+
+def _snapshot(row: _Row) -> Snapshot:
+    dataset, _, name = row.name.partition("@")
+    clones = row.text("clones")
+    return Snapshot(
+        dataset=dataset,
+        name=name,
+        guid=row.number("guid"),
+        createtxg=row.number("createtxg"),
+        creation=row.number("creation"),
+        used=row.number("used"),
+        written=row.number("written"),
+        holds=row.number("userrefs"),
+        clones=tuple(c for c in (clones or "").split(",") if c),
+        sent_by=row.local.get("hoster:from"),
+        description=row.local.get("hoster:sdescription", ""),
+    )
+
+
+def _bookmark(row: _Row) -> Bookmark:
+    dataset, _, name = row.name.partition("#")
+    return Bookmark(dataset, name, row.number("guid"), row.number("createtxg"))
+
+
+def _dataset(
+    row: _Row, snapshots: Mapping[str, list[Snapshot]], bookmarks: Mapping[str, list[Bookmark]]
+) -> Dataset:
+    mountpoint = row.text("mountpoint")
+    return Dataset(
+        name=row.name,
+        kind=DatasetKind(row.values["type"]),
+        guid=row.number("guid"),
+        createtxg=row.number("createtxg"),
+        used=row.number("used"),
+        written=row.number("written"),
+        encrypted=row.text("encryption") not in {None, "off"},
+        key_loaded=row.text("keystatus") != "unavailable",
+        mounted=row.values.get("mounted") == "yes",
+        mountpoint=mountpoint if mountpoint and mountpoint.startswith("/") else None,
+        readonly=row.values.get("readonly") == "on",
+        resume_token=row.text("receive_resume_token"),
+        marks=_marks(row.local),
+        snapshots=_ordered(snapshots.get(row.name, ())),
+        bookmarks=tuple(sorted(bookmarks.get(row.name, ()), key=lambda b: b.createtxg)),
+    )
+
+
+def _ordered(snapshots: Iterable[Snapshot]) -> tuple[Snapshot, ...]:
+    return tuple(sorted(snapshots, key=lambda s: s.createtxg))
+
+
+def _marks(local: Mapping[str, str]) -> Marks:
+    role = local.get("hoster:role")
+    production = local.get("hoster:production")
+    return Marks(
+        vm_id=local.get("hoster:id"),
+        role=Role(role) if role in set(Role) else None,
+        epoch=parse_epoch(local.get("hoster:epoch", "")),
+        parent=local.get("hoster:parent"),
+        production=None if production is None else production == "yes",
+    )

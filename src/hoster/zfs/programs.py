@@ -1,0 +1,155 @@
+"""Channel programs: what must happen for many datasets in one command, or guarded in the same breath.
+
+Each runs inside one transaction group (zfs-program(8)), so a check and the deed it guards cannot be torn
+apart by anything else on the node. Each takes its work as plain arguments and returns one word per item.
+GUIDs are passed and compared as signed 64-bit decimals, which is how Lua in the kernel writes them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from hoster.errors import ZfsError
+
+CHUNK = 100
+"""Items per program: keeps argument lists short and a transaction group from being held up."""
+
+_PRELUDE = """
+args = ...
+argv = args["argv"]
+result = {}
+function guid_of(name)
+  if not zfs.exists(name) then return nil end
+  return tostring(zfs.get_prop(name, "guid"))
+end
+"""
+
+DESTROY = (
+    _PRELUDE
+    + """
+for i = 1, #argv, 2 do
+  local name, guid = argv[i], argv[i + 1]
+  local seen = guid_of(name)
+  if seen == nil then
+    result[name] = "gone"
+  elseif seen ~= guid then
+    result[name] = "changed"
+  else
+    local err = zfs.sync.destroy(name)
+    if err == 0 then result[name] = "done" else result[name] = "error " .. err end
+  end
+end
+return result
+"""
+)
+"""Arguments: name, guid, name, guid ... Destroys each snapshot or bookmark that still has that GUID."""
+
+ANCHOR = (
+    _PRELUDE
+    + """
+for i = 1, #argv, 3 do
+  local name, guid, key = argv[i], argv[i + 1], argv[i + 2]
+  local seen = guid_of(name)
+  if seen == nil then
+    result[name] = "gone"
+  elseif guid ~= "-" and seen ~= guid then
+    result[name] = "changed"
+  else
+    local dataset = string.match(name, "^[^@]+")
+    local hex = string.format("%016x", zfs.get_prop(name, "guid"))
+    local err = zfs.sync.bookmark(name, dataset .. "#hoster-" .. key .. "-" .. hex)
+    if err == 0 or err == 17 then
+      result[name] = "done " .. seen .. " " .. tostring(zfs.get_prop(name, "createtxg"))
+    else
+      result[name] = "error " .. err
+    end
+  end
+end
+return result
+"""
+)
+"""Arguments: snapshot, guid or ``-``, target key, ... Bookmarks each snapshot that has that GUID (``-``:
+whichever it has) as that target's anchor (17 is EEXIST), and answers ``done GUID CREATETXG``."""
+
+MARK = (
+    _PRELUDE
+    + """
+for i = 1, #argv, 4 do
+  local name, guid, key, value = argv[i], argv[i + 1], argv[i + 2], argv[i + 3]
+  local seen = guid_of(name)
+  if seen == nil then
+    result[name] = "gone"
+  elseif seen ~= guid then
+    result[name] = "changed"
+  else
+    local err = zfs.sync.set_prop(name, key, value)
+    if err == 0 then result[name] = "done" else result[name] = "error " .. err end
+  end
+end
+return result
+"""
+)
+"""Arguments: name, guid, property, value, ... Sets a user property on each that still has that GUID."""
+
+ERRNO_WORDS = {
+    "1": "not permitted",
+    "16": "it is held, being sent, or otherwise busy",
+    "17": "it has a clone",
+    "28": "no space left",
+    "122": "over quota",
+}
+"""What the error numbers that programs return mean for a snapshot (errno(3), Linux and FreeBSD alike)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a program did with one item: ``done …``, ``gone``, ``changed`` or ``error N``."""
+
+    name: str
+    word: str
+
+    @property
+    def done(self) -> bool:
+        return self.word == "done" or self.word.startswith("done ")
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """GUID and createtxg of a snapshot that was anchored; ValueError for any other answer."""
+        _, guid, createtxg = self.word.split()
+        return int(guid) % (1 << 64), int(createtxg)
+
+    @property
+    def explained(self) -> str:
+        """Why it was not done, for people."""
+        match self.word.split():
+            case ["gone"]:
+                return "it does not exist any more"
+            case ["changed"]:
+                return "another snapshot has taken its name"
+            case ["error", number]:
+                return ERRNO_WORDS.get(number, f"error {number}")
+            case _:
+                return self.word
+
+
+def signed(guid: int) -> str:
+    """A GUID as Lua in the kernel prints it."""
+    return str(guid - (1 << 64) if guid >= 1 << 63 else guid)
+
+
+def chunks(items: Sequence[tuple[str, ...]], size: int = CHUNK) -> Iterable[Sequence[tuple[str, ...]]]:
+    """``items`` in runs of at most ``size``."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def parse_answers(output: str) -> tuple[Answer, ...]:
+    """What a program returned, as ``zfs program -j`` prints it; ZfsError if that is something else."""
+    try:
+        document = json.loads(output[max(output.find("{"), 0) :])
+        answers: Mapping[str, str] = document.get("return", {})
+        return tuple(Answer(name, str(word)) for name, word in answers.items())
+    except (ValueError, AttributeError) as error:
+        raise ZfsError(f"zfs program printed something unexpected: {output[:200]!r}") from error

@@ -1,0 +1,201 @@
+"""The ZFS of one node, near or far: looks at it, and does single things to it.
+
+Decides nothing. Every failure is a typed error with zfs's own words in it; a listing that failed, or came
+back empty, is an error and never "there is nothing".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from hoster.errors import DatasetMissing, ZfsError
+from hoster.host.process import Completed, Meter, Piped, Runner
+from hoster.host.reach import Host
+from hoster.model.plan import Anchor, Send
+from hoster.model.storage import Bookmark, Snapshot, View
+from hoster.zfs import argv
+from hoster.zfs.failures import is_missing_only, zfs_error
+from hoster.zfs.parse import parse_view
+from hoster.zfs.programs import ANCHOR, DESTROY, MARK, Answer, chunks, parse_answers, signed
+
+LOOK_TIMEOUT_S = 600.0
+"""Ample for a hundred thousand snapshots on a busy pool; a suspended pool must not hang a run for ever."""
+
+_ARGUMENT_BYTES = 100 * 1024
+"""Most that the names in one command may add up to; FreeBSD allows 256 KiB in all, Linux more."""
+
+RECEIVED = {"canmount": "noauto", "readonly": "on"}
+"""What every received filesystem gets: nobody writes to it, and nothing mounts it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotMark:
+    """A user property to set on a snapshot that must still have its GUID."""
+
+    snapshot: Snapshot
+    key: str
+    value: str
+
+
+class ZfsStore:
+    """ZFS on ``host``, whose commands ``runner`` runs."""
+
+    def __init__(self, host: Host, runner: Runner) -> None:
+        self._host = host
+        self._runner = runner
+
+    @property
+    def node(self) -> str:
+        return self._host.name
+
+    @property
+    def machine(self) -> str:
+        return self._host.machine
+
+    def look(self, roots: Iterable[str]) -> View:
+        """Everything at and below ``roots``, all of which must exist (DatasetMissing)."""
+        completed = self._run(argv.look(roots), "listing", LOOK_TIMEOUT_S)
+        return self._view(completed)
+
+    def look_for(self, roots: Iterable[str]) -> View:
+        """Everything at and below those of ``roots`` that exist."""
+        return self._lenient(argv.look(roots))
+
+    def look_at(self, datasets: Iterable[str]) -> View:
+        """Those of ``datasets`` that exist, without their snapshots or what is below them."""
+        return self._lenient(argv.look_at(datasets))
+
+    def sync(self, pools: Iterable[str]) -> None:
+        """Makes ``written`` count what was written up to now."""
+        self._run(argv.sync(pools), "syncing the pool", LOOK_TIMEOUT_S)
+
+    def take_snapshots(self, full_names: Sequence[str], properties: Mapping[str, str] | None = None) -> None:
+        """Takes snapshots of one pool at one moment, or none of them; more commands only where the names
+        outgrow one command line."""
+        for batch in _batches(full_names):
+            self._run(argv.snapshot(batch, properties or {}), "taking snapshots", LOOK_TIMEOUT_S)
+
+    def set_properties(self, properties: Mapping[str, str], names: Sequence[str]) -> None:
+        """Sets the same local values on all of ``names``."""
+        self._run(argv.set_properties(properties, names), f"setting properties of {names[0]}")
+
+    def create_unmounted(self, dataset: str) -> None:
+        """Makes ``dataset`` and what is missing above it; nothing gets mounted."""
+        self._run(argv.create_unmounted(dataset), f"creating {dataset}")
+
+    def destroy(self, victims: Sequence[Snapshot | Bookmark]) -> tuple[Answer, ...]:
+        """Destroys exactly these, each only if it still has the GUID that was seen, in a transaction group
+        of one pool; the answers say what became of each. What is busy stays, and is said."""
+        items = [(v.full_name, signed(v.guid)) for v in victims]
+        return self._programs(DESTROY, items, "destroying snapshots")
+
+    def anchor(self, anchors: Sequence[Anchor]) -> tuple[Answer, ...]:
+        """Bookmarks versions before they are sent; the answers hold the GUID and createtxg of each."""
+        items = [(a.full_name, "-" if a.guid is None else signed(a.guid), str(a.target)) for a in anchors]
+        return self._programs(ANCHOR, items, "anchoring what is to be sent")
+
+    def mark(self, marks: Sequence[SnapshotMark]) -> tuple[Answer, ...]:
+        """Sets user properties on snapshots, each only if it still has the GUID that was seen."""
+        items = [(m.snapshot.full_name, signed(m.snapshot.guid), m.key, m.value) for m in marks]
+        return self._programs(MARK, items, "marking snapshots")
+
+    def send_argv(self, step: Send) -> tuple[str, ...]:
+        """What to start here for the stream of ``step``."""
+        return self._host.argv(argv.send(step))
+
+    def receive_argv(self, target: str, properties: Mapping[str, str]) -> tuple[str, ...]:
+        """What to start here to receive into ``target`` there, with ``properties`` besides the usual ones."""
+        return self._host.argv(argv.receive(target, {**RECEIVED, **properties}))
+
+    def version(self) -> str:
+        """The release of OpenZFS, as ``zfs version`` prints it first, without the leading ``zfs-``."""
+        first = self._run(argv.version(), "asking for the version").stdout.strip().splitlines()
+        return first[0].removeprefix("zfs-") if first else "unknown"
+
+    def _programs(self, lua: str, items: Sequence[tuple[str, ...]], what: str) -> tuple[Answer, ...]:
+        answers: list[Answer] = []
+        for pool, of_pool in _by_pool(items).items():
+            for chunk in chunks(of_pool):
+                arguments = [word for item in chunk for word in item]
+                completed = self._run(argv.program(pool, arguments), what, LOOK_TIMEOUT_S, stdin=lua)
+                answers.extend(parse_answers(completed.stdout))
+        return tuple(answers)
+
+    def _run(self, command: Sequence[str], what: str, timeout_s: float = 120.0, stdin: str = "") -> Completed:
+        completed = self._runner.run(self._host.argv(command), stdin=stdin, timeout_s=timeout_s)
+        if completed.returncode != 0:
+            raise zfs_error(self.node, what, completed)
+        return completed
+
+    def _lenient(self, command: Sequence[str]) -> View:
+        completed = self._runner.run(self._host.argv(command), timeout_s=LOOK_TIMEOUT_S)
+        if completed.returncode == 0:
+            return self._view(completed)
+        if not is_missing_only(completed.stderr):
+            raise zfs_error(self.node, "listing", completed)
+        return parse_view(self.node, completed.stdout)
+
+    def _view(self, completed: Completed) -> View:
+        view = parse_view(self.node, completed.stdout)
+        if not view.datasets:
+            raise ZfsError(f"{self.node}: listing: zfs printed nothing, which cannot be true")
+        return view
+
+
+def transfer(
+    runner: Runner,
+    source: ZfsStore,
+    target: ZfsStore,
+    step: Send,
+    marks: Mapping[str, str],
+    meter: Meter,
+) -> Piped:
+    """Sends ``step`` from ``source`` into ``target``, which gets ``marks`` if it is new; a ZfsError if
+    either end failed.
+
+    That neither failed proves nothing yet: ``zfs receive`` exits 0 having received nothing where the
+    snapshot is there already. What arrived is what is listed afterwards, by GUID.
+    """
+    receive = target.receive_argv(step.target, marks if step.base is None else {})
+    piped = runner.pipe(source.send_argv(step), receive, meter)
+    what = f"sending {step.through.full_name}"
+    for node, end in ((target.node, piped.consumer), (source.node, piped.producer)):
+        if end.returncode != 0 and end.stderr.strip():
+            raise zfs_error(node, what, end)
+    for node, end in ((target.node, piped.consumer), (source.node, piped.producer)):
+        if end.returncode != 0:
+            raise zfs_error(node, what, end)
+    return piped
+
+
+def pool_of(name: str) -> str:
+    """The pool that a dataset, snapshot or bookmark lies in."""
+    for separator in "/@#":
+        name = name.partition(separator)[0]
+    return name
+
+
+def missing(node: str, dataset: str) -> DatasetMissing:
+    """The error for a dataset that a look did not find."""
+    return DatasetMissing(f"{node}: {dataset} does not exist")
+
+
+def _by_pool(items: Sequence[tuple[str, ...]]) -> dict[str, list[tuple[str, ...]]]:
+    pools: dict[str, list[tuple[str, ...]]] = {}
+    for item in items:
+        pools.setdefault(pool_of(item[0]), []).append(item)
+    return pools
+
+
+def _batches(names: Sequence[str]) -> Iterable[Sequence[str]]:
+    batch: list[str] = []
+    size = 0
+    for name in names:
+        if batch and size + len(name) + 1 > _ARGUMENT_BYTES:
+            yield batch
+            batch, size = [], 0
+        batch.append(name)
+        size += len(name) + 1
+    if batch:
+        yield batch
