@@ -5,7 +5,6 @@ Subcommands are imported when they are called, so that none pays for the others.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import signal
 import sys
@@ -46,6 +45,8 @@ class LazyGroup(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
+            import difflib
+
             near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
             if not near:
                 raise
@@ -81,10 +82,9 @@ def main() -> NoReturn:
     """Runs the command line and exits with the code from the table in docs/reference.md."""
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        hoster.main(standalone_mode=False, prog_name="hoster")
-        code: int = ExitCode.DONE
-    except click.exceptions.Exit as error:
-        code = error.exit_code
+        # Outside its standalone mode click returns the code that a command left with.
+        left_with = hoster.main(standalone_mode=False, prog_name="hoster")
+        code: int = left_with if isinstance(left_with, int) else ExitCode.DONE
     except click.ClickException as error:
         error.show()
         code = ExitCode.USAGE

@@ -57,9 +57,12 @@ class LineObserver:
         first = vm not in self._sent
         self._sent[vm] = self._sent.get(vm, 0) + amount
         now = time.monotonic()
-        if first or now - self._said >= _EVERY_S:
+        about = human_size(self._sizes.get(vm, 0))
+        if first:
             self._said = now
-            about = human_size(self._sizes.get(vm, 0))
+            click.echo(f"{vm}: sending about {about}", err=True)
+        elif now - self._said >= _EVERY_S:
+            self._said = now
             click.echo(f"{vm}: {human_size(self._sent[vm])} sent of about {about}", err=True)
 
     def finish(self, report: VmReport) -> None:

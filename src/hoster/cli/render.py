@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -44,7 +45,9 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
         table.add_column(name, overflow="fold", justify="right" if name in _RIGHT else "left")
     for row in rows:
         table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 250, highlight=False).print(table)
+    # Into a pipe nothing is folded, unless COLUMNS says how wide the reader is.
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 250
+    Console(width=width, highlight=False).print(table)
 
 
 _RIGHT = frozenset({"#", "Snapshot Size Human", "Snapshot Size Bytes", "Snapshot Dependents"})
@@ -111,6 +114,8 @@ def _show_vm(vm: VmReport, *, dry_run: bool) -> None:
             say(WARNING, f"{vm.vm}: busy: {vm.reason}", hint=vm.remedy)
         case Outcome.FAILED:
             say(ERROR, f"{vm.vm}: failed: {vm.reason}", hint=vm.remedy)
+        case Outcome.DONE if not (vm.taken or vm.sent or vm.destroyed):
+            say(INFO, f"{vm.vm}: {vm.reason or 'done'}")
         case Outcome.PLANNED if not (vm.taken or vm.sent or vm.destroyed):
             say(INFO, f"{vm.vm}: the marks of an earlier run would be put right")
         case _:

@@ -115,7 +115,7 @@ def _replication_options(function: click.decorators.FC) -> click.decorators.FC:
         click.option(
             "-k",
             "--key",
-            type=click.Path(dir_okay=False, path_type=Path),
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
             help="ssh key file; otherwise your ssh configuration and agent.",
         ),
         click.option(
@@ -128,7 +128,6 @@ def _replication_options(function: click.decorators.FC) -> click.decorators.FC:
             "--script-name",
             "job",
             type=JOB_NAME,
-            default="",
             help="Name of the job, for its lock.",
         ),
         click.option(

@@ -43,7 +43,6 @@ _FAILURES = (
     ("timed out", "it does not answer", "silent"),
     ("No route to host", "there is no route to it", "silent"),
     ("Network is unreachable", "its network cannot be reached", "silent"),
-    ("not accessible", "the key file cannot be read", "key-file"),
     ("UNPROTECTED PRIVATE KEY", "the key file may be read by others, so ssh ignores it", "key-mode"),
 )
 
@@ -144,17 +143,20 @@ class SshSession:
         words = ["ssh"]
         for option, value in pinned.items():
             words += ["-o", f"{option}={value}"]
-        if self._options.port is not None:
-            words += ["-p", str(self._options.port)]
-        if self._options.key is not None:
-            words += ["-i", str(self._options.key)]
         return tuple(words)
+
+    def _way(self) -> tuple[str, ...]:
+        """What only the connection itself needs, not its channels."""
+        port = () if self._options.port is None else ("-p", str(self._options.port))
+        key = () if self._options.key is None else ("-i", str(self._options.key))
+        return (*port, *key)
 
     def _connect(self) -> None:
         assert self._folder is not None
         script = f"echo {_READY}$({MACHINE_SCRIPT}); exec cat >/dev/null"
         argv = (
             *self._base(),
+            *self._way(),
             "-o",
             "ControlMaster=yes",
             "--",
@@ -196,7 +198,7 @@ def _explained(options: SshOptions, said: str) -> Unreachable:
         ((meaning, kind) for pattern, meaning, kind in _FAILURES if pattern in said),
         ("ssh failed", "other"),
     )
-    last = said.strip().splitlines()[-1] if said.strip() else "no answer in time"
+    last = said.strip().splitlines()[-1].removeprefix("ssh: ") if said.strip() else "no answer in time"
     return Unreachable(f"{options.endpoint}: {meaning} (ssh: {last})", hint=_hint(options, kind))
 
 
@@ -222,8 +224,6 @@ def _hint(options: SshOptions, kind: str) -> str:
             return "check that sshd runs there, and --port"
         case "silent":
             return f"check that the node is up and the network between: {by_hand}"
-        case "key-file":
-            return "check the path given with --key"
         case "key-mode":
             return "give the key to its owner alone: chmod 600 KEY"
         case _:

@@ -21,11 +21,11 @@ LONGEST_SUFFIX = len("#hoster-0123456789abcdef-0123456789abcdef")
 """What a dataset's name must leave free: hoster's bookmarks have the longest names it makes."""
 
 _COMPONENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*")
-_BRANCH = re.compile(r"\.branch-\d")
+_BRANCH = re.compile(r"\.branch-[0-9]")
 _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9._-]+)?")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
-_DASHED = re.compile(r"([a-z]+)_(\d{4})-(\d\d)-(\d\d)_(\d\d)-(\d\d)-(\d\d)(?:_(\d+))?")
-_COMPACT = re.compile(r"([a-z]+)_(\d{4})(\d\d)(\d\d)_(\d\d)(\d\d)(\d\d)\.(\d{1,6})")
+_DASHED = re.compile(r"([a-z]+)_(\d{4})-(\d\d)-(\d\d)_(\d\d)-(\d\d)-(\d\d)(?:_(\d+))?", re.ASCII)
+_COMPACT = re.compile(r"([a-z]+)_(\d{4})(\d\d)(\d\d)_(\d\d)(\d\d)(\d\d)\.(\d{1,6})", re.ASCII)
 
 
 class SnapshotType(StrEnum):
@@ -80,12 +80,23 @@ def new_snapshot_name(stype: SnapshotType, local_now: datetime, taken: Collectio
     >>> new_snapshot_name(SnapshotType.CUSTOM, datetime(2023, 8, 12, 13, 21, 36), set())
     'custom_2023-08-12_13-21-36'
     """
-    plain = f"{stype.value}_{local_now:%Y-%m-%d_%H-%M-%S}"
-    name, ordinal = plain, 1
+    name = f"{stype.value}_{local_now:%Y-%m-%d_%H-%M-%S}"
     while name in taken:
-        ordinal += 1
-        name = f"{plain}_{ordinal}"
+        name = next_snapshot_name(name)
     return name
+
+
+def next_snapshot_name(name: str) -> str:
+    """The name to try where ``name`` is taken; ValueError if hoster did not make it.
+
+    >>> next_snapshot_name("custom_2023-08-12_13-21-36"), next_snapshot_name("custom_2023-08-12_13-21-36_2")
+    ('custom_2023-08-12_13-21-36_2', 'custom_2023-08-12_13-21-36_3')
+    """
+    match = _DASHED.fullmatch(name)
+    if match is None:
+        raise ValueError(f"{name!r} is not a name that hoster gives")
+    plain = name if match[8] is None else name[: -len(match[8]) - 1]
+    return f"{plain}_{int(match[8] or 1) + 1}"
 
 
 def snapshot_type(text: str) -> SnapshotType:

@@ -101,6 +101,7 @@ class Ground(StrEnum):
     NO_COMMON_VERSION = "no-common-version"
     REPLICA_MODIFIED = "replica-modified"
     REPLICA_AHEAD = "replica-ahead"
+    NAME_TAKEN = "name-taken"
     PARTIAL_RECEIVE = "partial-receive"
     UNSUPPORTED = "unsupported"
 

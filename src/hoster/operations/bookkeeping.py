@@ -13,7 +13,7 @@ from hoster.errors import HosterError
 from hoster.model.anchors import superseded_anchors
 from hoster.model.names import SnapshotType
 from hoster.model.plan import Destroyed, DestroySnapshot
-from hoster.model.storage import Bookmark, Dataset, Snapshot, Version
+from hoster.model.storage import Bookmark, Dataset, Version
 from hoster.operations.context import Context
 from hoster.operations.job import Job
 from hoster.operations.request import ReplicationRequest
@@ -62,7 +62,7 @@ def _prune_target(target: ZfsStore, jobs: Sequence[Job], keep: Mapping[SnapshotT
         newest = _newest_common(job)
         steps = plan_target_retention(_replica(job), keep, newest_common=newest.guid, sent_by=job.vm_id)
         planned |= {step.victim.full_name: (job, step) for step in steps}
-    for answer in target.destroy([step.victim for _, step in planned.values()]) if planned else ():
+    for answer in target.destroy([step.victim for _, step in planned.values()]):
         job, step = planned[answer.name]
         _record(job, target.node, step, answer.done, answer.explained)
 
@@ -70,19 +70,20 @@ def _prune_target(target: ZfsStore, jobs: Sequence[Job], keep: Mapping[SnapshotT
 def _prune_source(context: Context, jobs: Sequence[Job]) -> None:
     """Gives up the anchors that the newest common version supersedes, then old replication snapshots."""
     keep = context.settings.replication.keep
-    victims: list[Snapshot | Bookmark] = []
+    superseded: list[Bookmark] = []
     planned: dict[str, tuple[Job, DestroySnapshot]] = {}
     for job in jobs:
         old = superseded_anchors(job.source, job.site.key, _newest_common(job))
         bookmarks = tuple(b for b in job.source.bookmarks if b not in old)
         settled = replace(job.source, bookmarks=bookmarks)
         retention = plan_retention(settled, SnapshotType.REPLICATION, keep)
-        victims += [*old, *(step.victim for step in retention.destroys)]
+        superseded += old
         planned |= {step.victim.full_name: (job, step) for step in retention.destroys}
-    for answer in context.zfs.destroy(victims) if victims else ():
-        if answer.name in planned:
-            job, step = planned[answer.name]
-            _record(job, context.zfs.node, step, answer.done, answer.explained)
+    # The anchors first: a snapshot that still has one is not destroyed.
+    context.zfs.destroy_bookmarks(superseded)
+    for answer in context.zfs.destroy([step.victim for _, step in planned.values()]):
+        job, step = planned[answer.name]
+        _record(job, context.zfs.node, step, answer.done, answer.explained)
 
 
 def _record(job: Job, node: str, step: DestroySnapshot, done: bool, explained: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -34,10 +35,21 @@ class Context:
         return self.settings.datasets
 
     @contextmanager
-    def reach(self, options: SshOptions) -> Iterator[ZfsStore]:
-        """ZFS on another node, over one connection that ends with the block; Unreachable if there is none."""
-        with SshSession(options, SystemRunner(), self.settings.run_dir) as session:
-            yield ZfsStore(session, self.runner)
+    def reach(self, options: SshOptions) -> Iterator[Callable[[], ZfsStore]]:
+        """Begins at once to connect to another node, and ends the connection with the block.
+
+        Calling what it yields waits for the connection and gives ZFS on that node (Unreachable if it cannot
+        be had), so that this node can be looked at meanwhile.
+        """
+        session = SshSession(options, SystemRunner(), self.settings.run_dir)
+        with ThreadPoolExecutor(1, "connect") as pool:
+            connecting = pool.submit(session.__enter__)
+            try:
+                yield lambda: ZfsStore(connecting.result(), self.runner)
+            finally:
+                if not connecting.cancel():
+                    connecting.exception()
+                session.close()
 
 
 def wire(environment: Mapping[str, str] = os.environ) -> Context:

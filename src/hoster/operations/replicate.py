@@ -45,6 +45,7 @@ def replicate(context: Context, request: ReplicationRequest, observer: Observer)
         if not request.dry_run:
             lock = f"the replication job {request.job_name}"
             stack.enter_context(context.locks.hold(lock, holder=holder, wait_s=request.wait_s))
+        connection = stack.enter_context(context.reach(request.ssh))
         stock = look_around(context, sync=True)
         chosen, reports = _choose(stock, request)
         if not chosen:
@@ -52,8 +53,7 @@ def replicate(context: Context, request: ReplicationRequest, observer: Observer)
         cases, busy = _locked(context, request, chosen, stack, holder)
         reports += busy
         if cases:
-            with context.reach(request.ssh) as target:
-                reports += _run(context, request, target, cases, observer)
+            reports += _run(context, request, connection(), cases, observer)
     return Report(tuple(sorted(reports, key=lambda r: r.vm.lower())), request.dry_run)
 
 

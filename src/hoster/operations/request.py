@@ -37,7 +37,7 @@ class ReplicationRequest:
     include_non_production: bool = False
     target_dataset: str | None = None
     speed_limit: float | None = None
-    job: str = ""
+    job: str | None = None
     wait_s: float = 0.0
     create_parent: bool = False
     dry_run: bool = False

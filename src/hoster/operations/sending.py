@@ -77,13 +77,15 @@ def _take(context: Context, jobs: Sequence[Job]) -> None:
     for job in jobs:
         if job.clearance.needs_snapshot:
             reason = why_taken(job.source)
-            steps[job.vm.name] = snapshot_steps(job.vm, SnapshotType.REPLICATION, context.now(), reason)
-    failures = take(context.zfs, steps)
+            steps[job.vm.name] = snapshot_steps(
+                job.vm, SnapshotType.REPLICATION, context.now(), reason, job.replica
+            )
+    taken = take(context.zfs, steps)
     for job in jobs:
-        if job.vm.name in failures:
-            job.fail(failures[job.vm.name])
-        elif job.vm.name in steps:
-            job.taken = steps[job.vm.name][0].name
+        if job.vm.name in taken.failures:
+            job.fail(taken.failures[job.vm.name])
+        elif job.vm.name in taken.steps:
+            job.taken = taken.steps[job.vm.name][0].name
 
 
 def _anchor(zfs: ZfsStore, jobs: Sequence[Job]) -> None:
@@ -93,7 +95,12 @@ def _anchor(zfs: ZfsStore, jobs: Sequence[Job]) -> None:
         for job in jobs
     }
     wanted = [anchor for anchors in planned.values() for anchor in anchors]
-    answers = {answer.name: answer for answer in zfs.anchor(wanted)}
+    try:
+        answers = {answer.name: answer for answer in zfs.anchor(wanted)}
+    except HosterError as error:
+        for job in jobs:
+            job.fail(error)
+        return
     for job in jobs:
         for anchor in planned[job.vm.name]:
             answer = answers.get(anchor.full_name, Answer(anchor.full_name, "gone"))
@@ -168,7 +175,8 @@ def _verify(target: ZfsStore, jobs: Sequence[Job]) -> None:
 
 
 def _report(job: Job) -> VmReport:
-    outcome, reason, remedy = Outcome.DONE, "", ""
+    reason = "" if job.chain else "the marks of an earlier run were put right"
+    outcome, remedy = Outcome.DONE, ""
     if job.failure is not None:
         outcome, reason, remedy = Outcome.FAILED, job.failure.message, job.failure.hint
     return VmReport(

@@ -149,11 +149,11 @@ def _run(
     if request.dry_run:
         return _sorted([_planned(w) for w in work], others, dry_run=True)
     properties = {"hoster:sdescription": request.description} if request.description else {}
-    failures = take(context.zfs, {w.vm.name: w.takes for w in work}, properties)
-    done = [w for w in work if w.vm.name not in failures]
+    taken = take(context.zfs, {w.vm.name: w.takes for w in work}, properties)
+    done = [w for w in work if w.vm.name in taken.steps]
     victims = [step for w in done for step in w.destroys]
     answers = {a.name: a for a in context.zfs.destroy([step.victim for step in victims])}
-    reports = [VmReport(vm, Outcome.FAILED, e.message, e.hint) for vm, e in failures.items()]
+    reports = [VmReport(vm, Outcome.FAILED, e.message, e.hint) for vm, e in taken.failures.items()]
     for w in done:
         gone = [s for s in w.destroys if answers[s.victim.full_name].done]
         stayed = [a for s in w.destroys if not (a := answers[s.victim.full_name]).done]
@@ -162,7 +162,7 @@ def _run(
                 w.vm.name,
                 Outcome.DONE,
                 w.takes[0].reason,
-                taken=tuple(step.full_name for step in w.takes),
+                taken=tuple(step.full_name for step in taken.steps[w.vm.name]),
                 destroyed=tuple(Destroyed("local", s.victim.full_name, s.reason) for s in gone),
                 notes=(*w.notes, *(f"kept {a.name}: {a.explained}" for a in stayed)),
             )

@@ -228,6 +228,16 @@ def _cannot_continue(subject: Subject, site: TargetSite, target_name: str, targe
             f" the last common one is {base.name}",
             _set_aside(site, target),
         )
+    taken = _names_taken(subject.dataset, target, base)
+    if taken:
+        theirs = f"{target.name}@{taken[0].name}"
+        return Refusal(
+            vm,
+            Ground.NAME_TAKEN,
+            f"{theirs} on {site.node} is another version (guid {taken[0].guid:016x})"
+            " than the one of that name that is to be sent",
+            f"ssh {site.node} zfs rename {theirs} {theirs}.{taken[0].guid:016x}    (it is kept)",
+        )
     if target.written > 0 and target.newest is not None:
         return Refusal(
             vm,
@@ -237,6 +247,12 @@ def _cannot_continue(subject: Subject, site: TargetSite, target_name: str, targe
             f"ssh {site.node} zfs rollback {target.newest.full_name}    (discards what was written there)",
         )
     return None
+
+
+def _names_taken(source: Dataset, target: Dataset, base: Version) -> tuple[Snapshot, ...]:
+    """Snapshots of the target whose names versions that are still to be sent have as well."""
+    coming = {s.name: s.guid for s in unsent(source, base)}
+    return tuple(s for s in target.snapshots if coming.get(s.name, s.guid) != s.guid)
 
 
 def _set_aside(site: TargetSite, target: Dataset) -> str:

@@ -24,7 +24,8 @@ def common_base(source: Dataset, target: Dataset) -> Version | None:
         source  c d        target  a b      ->  None
     """
     snapshots = {s.guid: s for s in source.snapshots}
-    bookmarks = {b.guid: b for b in source.bookmarks}
+    # Of several bookmarks of one version the one that is named first: which is all the same to zfs.
+    bookmarks = {b.guid: b for b in sorted(source.bookmarks, key=lambda b: b.name, reverse=True)}
     for version in sorted(target.snapshots, key=lambda s: s.createtxg, reverse=True):
         found = snapshots.get(version.guid) or bookmarks.get(version.guid)
         if found is not None:
@@ -82,15 +83,18 @@ def plan_sends(source: Dataset, base: Version | None, target: str) -> tuple[Send
         base b (snapshot), source b c d   ->  -I b..d
         base #b,           source c d e   ->  -i #b c,  -I c..e
         base None,         source a b c   ->  full a,   -I a..c
+
+    ``-I`` also where nothing is known to lie in between: what was taken between the look and the newest
+    snapshot travels along; with ``-i`` it would never reach the target, whose base is newer from then on.
     """
     chain = unsent(source, base)
     if not chain:
         return ()
     first, newest = chain[0], chain[-1]
     if isinstance(base, Snapshot):
-        return (Send(base, newest, len(chain) > 1, target, f"continues from {base.name}"),)
+        return (Send(base, newest, True, target, f"continues from {base.name}"),)
     reason = "the target has nothing of it yet" if base is None else "only the base's bookmark is left"
     opening = Send(base, first, False, target, reason)
     if first is newest:
         return (opening,)
-    return (opening, Send(first, newest, len(chain) > 2, target, f"continues from {first.name}"))
+    return (opening, Send(first, newest, True, target, f"continues from {first.name}"))

@@ -102,6 +102,11 @@ def program(pool: str, arguments: Iterable[str]) -> Argv:
     return ("zfs", "program", "-j", pool, "-", *arguments)
 
 
+def destroy_bookmark(full_name: str) -> Argv:
+    """Destroys one bookmark; zfs-destroy(8) takes no more than one, and channel programs none."""
+    return ("zfs", "destroy", full_name)
+
+
 def version() -> Argv:
     """Asks for the release of the tools and of the kernel module."""
     return ("zfs", "version")

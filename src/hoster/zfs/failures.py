@@ -5,6 +5,8 @@ The patterns are OpenZFS's words in the C locale, with the release on which each
 
 from __future__ import annotations
 
+import re
+
 from hoster.errors import (
     AlreadyThere,
     DatasetBusy,
@@ -21,20 +23,29 @@ from hoster.host.process import Completed
 _PATTERNS: tuple[tuple[str, type[ZfsError]], ...] = (
     ("dataset does not exist", DatasetMissing),  # 2.3.9
     ("no such pool", DatasetMissing),  # 2.3.9
+    ("bookmark '", DatasetMissing),  # 2.3.9: "bookmark 'tank/vm/web#b' does not exist."
     ("could not find any snapshots to destroy", DatasetMissing),  # 2.3.9
     ("most recent snapshot of", TargetModified),  # 2.3.9: "... does not match incremental source"
     ("has been modified", TargetModified),  # 2.3.9
     ("already exists", AlreadyThere),  # 2.3.9
+    ("exists must specify -F", AlreadyThere),  # 2.3.9
     ("out of space", NoSpace),  # 2.3.9
     ("quota exceeded", NoSpace),  # 2.3.9
     ("dataset is busy", DatasetBusy),  # 2.3.9
     ("pool or dataset is busy", DatasetBusy),  # 2.3.9
     ("permission denied", NotPermitted),  # 2.3.9
+    ("Permission denied the ZFS", NotPermitted),  # 2.3.9
     ("must be superuser", NotPermitted),  # 2.3.9
 )
 
 _GONE = ("mux_client", "Control socket connect", "Connection closed by", "Broken pipe", "client_loop")
 """What an ssh client of a shared connection says when that connection has gone (OpenSSH 9.2, 10.0)."""
+
+_COMPLAINT = re.compile(
+    r"^cannot |^bad |^invalid |internal error|denied|superuser|modules|I/O error|suspended|not found",
+    re.IGNORECASE,
+)
+"""How a line of zfs's that tells of a failure begins, or what it holds (2.3.9)."""
 
 _HINTS: dict[type[ZfsError], str] = {
     NotPermitted: "run hoster as root on both nodes",
@@ -48,11 +59,14 @@ def zfs_error(node: str, what: str, completed: Completed) -> OperationFailed | U
     words = " ".join(said.split()) or f"exit status {completed.returncode}"
     if completed.returncode == 255 and any(sign in said for sign in _GONE):
         return Unreachable(f"{node}: the connection was lost while {what} ({words})", hint="run it again")
-    kind = next((kind for pattern, kind in _PATTERNS if pattern in said), ZfsError)
+    kind = next((kind for pattern, kind in _PATTERNS if pattern in words), ZfsError)
     return kind(f"{node}: {what}: {words}", hint=_HINTS.get(kind, ""))
 
 
 def is_missing_only(stderr: str) -> bool:
-    """Whether everything that was said is that some dataset does not exist (so the rest was listed)."""
-    lines = [line for line in stderr.splitlines() if line.strip()]
-    return bool(lines) and all("dataset does not exist" in line for line in lines)
+    """Whether all that zfs complains of is that some dataset does not exist (so the rest was listed).
+
+    Lines that are not zfs's, such as a warning of ssh or of the far side's login, do not count.
+    """
+    complaints = [line for line in stderr.splitlines() if _COMPLAINT.search(line)]
+    return bool(complaints) and all("dataset does not exist" in line for line in complaints)

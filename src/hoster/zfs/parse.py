@@ -36,6 +36,12 @@ class _Row:
         except ValueError:
             raise ZfsError(f"zfs get printed {key} of {self.name} as {value!r}: a number expected") from None
 
+    def identity(self, key: str) -> int:
+        """A number that everything has: its GUID or createtxg. Its absence is an error, never 0."""
+        if self.text(key) is None:
+            raise ZfsError(f"zfs get printed no {key} for {self.name}")
+        return self.number(key)
+
     def text(self, key: str) -> str | None:
         value = self.values.get(key, _UNSET)
         return None if value == _UNSET else value
@@ -96,11 +102,10 @@ def _records(output: str) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _record(text: str) -> tuple[str, str, str, str]:
-    name, key, rest = text.split("\t", 2)
-    value, tab, source = rest.rpartition("\t")
-    if not tab:
+    fields = text.split("\t")
+    if len(fields) < 4:
         raise ZfsError(f"zfs get printed an incomplete line: {text[:120]!r}")
-    return name, key, value, source
+    return fields[0], fields[1], "\t".join(fields[2:-1]), fields[-1]
 
 
 def _snapshot(row: _Row) -> Snapshot:
@@ -109,8 +114,8 @@ def _snapshot(row: _Row) -> Snapshot:
     return Snapshot(
         dataset=dataset,
         name=name,
-        guid=row.number("guid"),
-        createtxg=row.number("createtxg"),
+        guid=row.identity("guid"),
+        createtxg=row.identity("createtxg"),
         creation=row.number("creation"),
         used=row.number("used"),
         written=row.number("written"),
@@ -123,7 +128,7 @@ def _snapshot(row: _Row) -> Snapshot:
 
 def _bookmark(row: _Row) -> Bookmark:
     dataset, _, name = row.name.partition("#")
-    return Bookmark(dataset, name, row.number("guid"), row.number("createtxg"))
+    return Bookmark(dataset, name, row.identity("guid"), row.identity("createtxg"))
 
 
 def _dataset(
@@ -133,8 +138,8 @@ def _dataset(
     return Dataset(
         name=row.name,
         kind=DatasetKind(row.values["type"]),
-        guid=row.number("guid"),
-        createtxg=row.number("createtxg"),
+        guid=row.identity("guid"),
+        createtxg=row.identity("createtxg"),
         used=row.number("used"),
         written=row.number("written"),
         encrypted=row.text("encryption") not in {None, "off"},

@@ -2,7 +2,8 @@
 
 Each runs inside one transaction group (zfs-program(8)), so a check and the deed it guards cannot be torn
 apart by anything else on the node. Each takes its work as plain arguments and returns one word per item.
-GUIDs are passed and compared as signed 64-bit decimals, which is how Lua in the kernel writes them.
+GUIDs are passed and compared as 16 hexadecimal digits: Lua in the kernel holds them as signed numbers, and
+``zfs program`` takes an argument with a leading minus for an option (seen on OpenZFS 2.3.9).
 """
 
 from __future__ import annotations
@@ -22,13 +23,19 @@ argv = args["argv"]
 result = {}
 function guid_of(name)
   if not zfs.exists(name) then return nil end
-  return tostring(zfs.get_prop(name, "guid"))
+  return string.format("%016x", zfs.get_prop(name, "guid"))
 end
 """
 
 DESTROY = (
     _PRELUDE
     + """
+function anchored(name, guid)
+  for bookmark in zfs.list.bookmarks(string.match(name, "^[^@]+")) do
+    if string.match(bookmark, "#hoster%-%x+%-" .. guid .. "$") then return true end
+  end
+  return false
+end
 for i = 1, #argv, 2 do
   local name, guid = argv[i], argv[i + 1]
   local seen = guid_of(name)
@@ -36,6 +43,8 @@ for i = 1, #argv, 2 do
     result[name] = "gone"
   elseif seen ~= guid then
     result[name] = "changed"
+  elseif anchored(name, guid) then
+    result[name] = "anchored"
   else
     local err = zfs.sync.destroy(name)
     if err == 0 then result[name] = "done" else result[name] = "error " .. err end
@@ -44,7 +53,10 @@ end
 return result
 """
 )
-"""Arguments: name, guid, name, guid ... Destroys each snapshot or bookmark that still has that GUID."""
+"""Arguments: name, guid, name, guid ... Destroys each snapshot that still has that GUID, unless a target's
+anchor is on it by now: a replication may have begun since whoever asks has looked.
+
+Bookmarks cannot be destroyed, nor seen, from a channel program (seen on OpenZFS 2.3.9)."""
 
 ANCHOR = (
     _PRELUDE
@@ -58,8 +70,7 @@ for i = 1, #argv, 3 do
     result[name] = "changed"
   else
     local dataset = string.match(name, "^[^@]+")
-    local hex = string.format("%016x", zfs.get_prop(name, "guid"))
-    local err = zfs.sync.bookmark(name, dataset .. "#hoster-" .. key .. "-" .. hex)
+    local err = zfs.sync.bookmark(name, dataset .. "#hoster-" .. key .. "-" .. seen)
     if err == 0 or err == 17 then
       result[name] = "done " .. seen .. " " .. tostring(zfs.get_prop(name, "createtxg"))
     else
@@ -118,7 +129,7 @@ class Answer:
     def version(self) -> tuple[int, int]:
         """GUID and createtxg of a snapshot that was anchored; ValueError for any other answer."""
         _, guid, createtxg = self.word.split()
-        return int(guid) % (1 << 64), int(createtxg)
+        return int(guid, 16), int(createtxg)
 
     @property
     def explained(self) -> str:
@@ -126,6 +137,8 @@ class Answer:
         match self.word.split():
             case ["gone"]:
                 return "it does not exist any more"
+            case ["anchored"]:
+                return "a target needs it by now as the base of its next increment"
             case ["changed"]:
                 return "another snapshot has taken its name"
             case ["error", number]:
@@ -134,9 +147,9 @@ class Answer:
                 return self.word
 
 
-def signed(guid: int) -> str:
-    """A GUID as Lua in the kernel prints it."""
-    return str(guid - (1 << 64) if guid >= 1 << 63 else guid)
+def digits(guid: int) -> str:
+    """A GUID as the programs take it."""
+    return f"{guid:016x}"
 
 
 def chunks(items: Sequence[tuple[str, ...]], size: int = CHUNK) -> Iterable[Sequence[tuple[str, ...]]]:

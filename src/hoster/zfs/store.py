@@ -6,6 +6,7 @@ back empty, is an error and never "there is nothing".
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ from hoster.model.storage import Bookmark, Snapshot, View
 from hoster.zfs import argv
 from hoster.zfs.failures import is_missing_only, zfs_error
 from hoster.zfs.parse import parse_view
-from hoster.zfs.programs import ANCHOR, DESTROY, MARK, Answer, chunks, parse_answers, signed
+from hoster.zfs.programs import ANCHOR, DESTROY, MARK, Answer, chunks, digits, parse_answers
 
 LOOK_TIMEOUT_S = 600.0
 """Ample for a hundred thousand snapshots on a busy pool; a suspended pool must not hang a run for ever."""
@@ -84,20 +85,26 @@ class ZfsStore:
         """Makes ``dataset`` and what is missing above it; nothing gets mounted."""
         self._run(argv.create_unmounted(dataset), f"creating {dataset}")
 
-    def destroy(self, victims: Sequence[Snapshot | Bookmark]) -> tuple[Answer, ...]:
-        """Destroys exactly these, each only if it still has the GUID that was seen, in a transaction group
-        of one pool; the answers say what became of each. What is busy stays, and is said."""
-        items = [(v.full_name, signed(v.guid)) for v in victims]
+    def destroy(self, victims: Sequence[Snapshot]) -> tuple[Answer, ...]:
+        """Destroys exactly these, each only if it still has the GUID that was seen, in one transaction group
+        for each pool; the answers say what became of each. What is busy stays, and is said."""
+        items = [(v.full_name, digits(v.guid)) for v in victims]
         return self._programs(DESTROY, items, "destroying snapshots")
+
+    def destroy_bookmarks(self, victims: Sequence[Bookmark]) -> None:
+        """Destroys these bookmarks, one by one; one that has gone already is no error."""
+        for victim in victims:
+            with contextlib.suppress(DatasetMissing):
+                self._run(argv.destroy_bookmark(victim.full_name), f"destroying {victim.full_name}")
 
     def anchor(self, anchors: Sequence[Anchor]) -> tuple[Answer, ...]:
         """Bookmarks versions before they are sent; the answers hold the GUID and createtxg of each."""
-        items = [(a.full_name, "-" if a.guid is None else signed(a.guid), str(a.target)) for a in anchors]
+        items = [(a.full_name, "-" if a.guid is None else digits(a.guid), str(a.target)) for a in anchors]
         return self._programs(ANCHOR, items, "anchoring what is to be sent")
 
     def mark(self, marks: Sequence[SnapshotMark]) -> tuple[Answer, ...]:
         """Sets user properties on snapshots, each only if it still has the GUID that was seen."""
-        items = [(m.snapshot.full_name, signed(m.snapshot.guid), m.key, m.value) for m in marks]
+        items = [(m.snapshot.full_name, digits(m.snapshot.guid), m.key, m.value) for m in marks]
         return self._programs(MARK, items, "marking snapshots")
 
     def send_argv(self, step: Send) -> tuple[str, ...]:

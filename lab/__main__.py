@@ -1,0 +1,114 @@
+"""The lab by hand: python -m lab build | up | ssh | status | down | clean."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+
+from lab.errors import LabError
+from lab.image import build_image, cache_directory, clean_cache
+from lab.lab import Lab
+from lab.node import ssh_command
+from lab.release import DEFAULT, RELEASES, release_named
+from lab.run import LiveRun, live_runs, remove_dead_runs
+
+_DOWN_TIMEOUT_S = 10.0
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one subcommand; its exit code."""
+    asked = _parser().parse_args(arguments)
+    try:
+        match asked.command:
+            case "build":
+                print(build_image(release_named(asked.release)).directory)
+            case "up":
+                _up(asked.nodes, asked.release)
+            case "ssh":
+                _ssh(asked.node, asked.words)
+            case "status":
+                _status()
+            case "down":
+                _down()
+            case _:
+                _clean()
+    except LabError as error:
+        print(f"lab: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m lab", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    build = commands.add_parser("build", help="build the nodes' image, unless it is in the cache")
+    up = commands.add_parser("up", help="start nodes and hold them up until Ctrl-C")
+    up.add_argument("--nodes", type=int, default=2, metavar="N", help="how many, 1 to 3 (default: 2)")
+    for command in (build, up):
+        command.add_argument("--release", choices=RELEASES, default=DEFAULT.name, help="what the nodes run")
+    ssh = commands.add_parser("ssh", help="a shell, or one command, in a node that is up")
+    ssh.add_argument("node")
+    ssh.add_argument("words", nargs=argparse.REMAINDER, metavar="command")
+    commands.add_parser("status", help="the labs that are up on this machine, and the images in the cache")
+    commands.add_parser("down", help="end all labs on this machine")
+    commands.add_parser("clean", help="remove all images from the cache")
+    return parser
+
+
+def _up(nodes: int, release: str) -> None:
+    with Lab(nodes=nodes, release=release_named(release)) as lab:
+        for node in lab.nodes:
+            print(f"{node.name} ({node.address}):  python -m lab ssh {node.name}")
+        print("Ctrl-C ends them.", flush=True)
+        while True:
+            signal.pause()
+
+
+def _ssh(node: str, words: list[str]) -> None:
+    for run in live_runs():
+        if node in run.nodes:
+            terminal = ["-t"] if not words and sys.stdin.isatty() else []
+            first, *rest = ssh_command(run.directory / node)
+            os.execvp(first, [first, *terminal, *rest, *words])
+    raise LabError(f"no lab is up that has a {node}", hint="python -m lab up")
+
+
+def _status() -> None:
+    for run in live_runs():
+        print(f"up: {' '.join(run.nodes)}, held by process {run.pid}, in {run.directory}")
+    images = cache_directory()
+    for image in sorted(images.glob("*/disk.ext4")):
+        print(f"image: {image.parent}, {image.stat().st_blocks * 512 // 2**20} MiB")
+
+
+def _down() -> None:
+    runs = live_runs()
+    for run in runs:
+        os.kill(run.pid, signal.SIGTERM)
+    gives_up_at = time.monotonic() + _DOWN_TIMEOUT_S
+    while _still_up(runs):
+        if time.monotonic() > gives_up_at:
+            raise LabError(f"still up: {', '.join(str(run.directory) for run in _still_up(runs))}")
+        time.sleep(0.1)
+    remove_dead_runs()
+
+
+def _still_up(runs: list[LiveRun]) -> list[LiveRun]:
+    now = {run.directory for run in live_runs()}
+    return [run for run in runs if run.directory in now]
+
+
+def _clean() -> None:
+    if live_runs():
+        raise LabError("a lab is up and needs its image", hint="python -m lab down")
+    clean_cache()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,122 @@
+"""Locks that die with their process: real flock, real processes, real kills."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from hoster.errors import Busy, ExitCode
+from hoster.host.locks import Locks
+
+HOLDER = """
+import sys
+from pathlib import Path
+from hoster.host.locks import Locks
+with Locks(Path(sys.argv[1])).hold("the disk", holder="the other one"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def another_process(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A second hoster that holds the lock on "the disk" until its input ends."""
+    command = [sys.executable, "-c", HOLDER, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_what_is_held_elsewhere_is_busy_and_says_who_holds_it(tmp_path: Path) -> None:
+    locks = Locks(tmp_path)
+    with (
+        another_process(tmp_path) as process,
+        pytest.raises(Busy) as caught,
+        locks.hold("the disk", holder="me"),
+    ):
+        pass
+    assert caught.value.message.startswith(f"the disk is in use by process {process.pid} since 2")
+    assert caught.value.message.endswith(": the other one")
+    assert "--wait" in caught.value.hint
+    assert caught.value.exit_code is ExitCode.BUSY
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_holder_that_is_killed_holds_nothing(tmp_path: Path, how: signal.Signals) -> None:
+    with another_process(tmp_path) as process:
+        process.send_signal(how)
+        process.wait()
+        with Locks(tmp_path).hold("the disk", holder="me"):
+            pass
+
+
+def test_a_lock_is_free_when_the_block_ends_however_it_ends(tmp_path: Path) -> None:
+    locks = Locks(tmp_path)
+    with pytest.raises(KeyError), locks.hold("the disk", holder="me"):
+        raise KeyError
+    with locks.hold("the disk", holder="me"), pytest.raises(Busy), locks.hold("the disk", holder="me"):
+        pass
+
+
+def test_different_things_have_different_locks(tmp_path: Path) -> None:
+    locks = Locks(tmp_path / "new" / "folder")
+    with locks.hold("web", holder="me"), locks.hold("web2", holder="me"), locks.hold("../x", holder="me"):
+        assert len(list((tmp_path / "new" / "folder").iterdir())) == 3
+
+
+def test_a_file_that_is_left_over_means_nothing(tmp_path: Path) -> None:
+    locks = Locks(tmp_path)
+    with locks.hold("the disk", holder="long gone"):
+        file = next(tmp_path.iterdir())
+    assert "long gone" in file.read_text()
+    with locks.hold("the disk", holder="me"):
+        assert file.read_text().endswith(": me\n")
+        assert f"process {os.getpid()} since" in file.read_text()
+
+
+def test_a_holder_that_has_not_introduced_itself_yet_is_just_starting(tmp_path: Path) -> None:
+    locks = Locks(tmp_path)
+    with locks.hold("the disk", holder="me"):
+        file = next(tmp_path.iterdir())
+        file.write_text("")
+        with (
+            pytest.raises(Busy, match="in use by a process just starting"),
+            locks.hold("the disk", holder="x"),
+        ):
+            pass
+
+
+def test_who_waits_gets_the_lock_as_soon_as_it_is_free(tmp_path: Path) -> None:
+    with another_process(tmp_path) as process:
+        assert process.stdin is not None
+        threading.Timer(0.05, process.stdin.close).start()
+        with Locks(tmp_path).hold("the disk", holder="me", wait_s=30):
+            assert "me" in next(tmp_path.iterdir()).read_text()
+
+
+def test_who_waits_in_vain_is_told_after_that_time(tmp_path: Path) -> None:
+    locks = Locks(tmp_path)
+    with another_process(tmp_path), pytest.raises(Busy), locks.hold("the disk", holder="me", wait_s=0.01):
+        pass
+
+
+def test_children_do_not_inherit_a_lock(tmp_path: Path) -> None:
+    locks = Locks(tmp_path)
+    with locks.hold("the disk", holder="me"):
+        child = subprocess.Popen(["sleep", "60"], close_fds=False)
+    try:
+        with locks.hold("the disk", holder="me"):
+            pass
+    finally:
+        child.kill()
+        child.wait()

@@ -1,0 +1,191 @@
+"""What is sent: found by GUID, ordered by createtxg, anchored at both ends before it travels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from hoster.model.anchors import anchor_name
+from hoster.model.names import SnapshotType
+from hoster.model.plan import Send
+from hoster.model.storage import Bookmark, Dataset, Snapshot, Version
+from hoster.planning.transfers import ahead_of_base, common_base, plan_anchors, plan_sends, unsent
+from hoster.testing import dataset, guid_of, name_of, target_key, words
+
+KEY = target_key("1")
+
+
+def source(history: str) -> Dataset:
+    return dataset("tank/vm/web", history)
+
+
+def version_of(one: Dataset, word: str) -> Version | None:
+    """The version written ``a`` or ``#a`` in the history of ``one``; None for a dash."""
+    if word == "-":
+        return None
+    versions: tuple[Version, ...] = one.bookmarks if word[0] == "#" else one.snapshots
+    return next(v for v in versions if v.guid == guid_of(word.lstrip("#")))
+
+
+def described(step: Send) -> str:
+    """A stream as one would type it: ``full a``, ``-i #a b``, ``-I a c``."""
+    if step.base is None:
+        return f"full {words([step.through])}"
+    return f"{'-I' if step.intermediate else '-i'} {words([step.base])} {words([step.through])}"
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "base"),
+    [
+        ("a b c d", "a b", "b"),
+        ("#b c d", "a b", "#b"),
+        ("a b c", "a x", "a"),
+        ("c d", "a b", "-"),
+        ("a b", "", "-"),
+        ("", "a b", "-"),
+        ("a b", "a b", "b"),
+        ("a #a b #b", "a b", "b"),  # a snapshot is preferred to its bookmark
+        ("a #b c", "a b", "#b"),  # a newer bookmark is preferred to an older snapshot
+        ("a b c", "b a", "a"),  # the target's own order counts, since it continues from its newest
+        ("a' b", "a", "-"),  # the same name with another GUID is another version
+        ("r1@1 r2", "r1", "r1"),
+    ],
+)
+def test_the_base_is_the_targets_newest_version_that_both_hold_by_guid(
+    here: str, there: str, base: str
+) -> None:
+    found = common_base(source(here), dataset("backup/web", there))
+    assert found == version_of(source(here), base)
+
+
+def test_a_version_renamed_on_the_target_is_still_the_base() -> None:
+    theirs = dataset("backup/web", "a")
+    renamed = replace(theirs, snapshots=tuple(replace(s, name="renamed") for s in theirs.snapshots))
+    assert common_base(source("a b"), renamed) == source("a b").snapshots[0]
+
+
+@pytest.mark.parametrize(
+    ("here", "base", "chain"),
+    [
+        ("a b c", "-", "a b c"),
+        ("a b c", "a", "b c"),
+        ("a b c", "c", ""),
+        ("a #b c", "#b", "c"),
+        ("", "-", ""),
+    ],
+)
+def test_unsent_is_everything_newer_than_the_base(here: str, base: str, chain: str) -> None:
+    assert words(unsent(source(here), version_of(source(here), base))) == chain
+
+
+@pytest.mark.parametrize(
+    ("there", "base", "ahead"),
+    [("a b c", "a", "b c"), ("a b c", "c", ""), ("b a c", "a", "c")],
+)
+def test_ahead_of_the_base_is_what_the_target_holds_after_its_own_copy(
+    there: str, base: str, ahead: str
+) -> None:
+    found = version_of(source("c b a"), base)
+    assert found is not None
+    assert words(ahead_of_base(dataset("backup/web", there), found)) == ahead
+
+
+def test_a_base_that_the_target_does_not_hold_is_an_error() -> None:
+    with pytest.raises(ValueError, match="backup/web does not hold version"):
+        ahead_of_base(dataset("backup/web", "a"), source("b").snapshots[0])
+
+
+@pytest.mark.parametrize(
+    ("here", "base", "streams"),
+    [
+        ("", "-", []),
+        ("a b", "b", []),
+        ("a b", "a", ["-I a b"]),
+        ("a b c d", "b", ["-I b d"]),
+        ("b c d", "b", ["-I b d"]),
+        ("b c", "b", ["-I b c"]),
+        ("#b c", "#b", ["-i #b c"]),
+        ("#b c d", "#b", ["-i #b c", "-I c d"]),
+        ("#b c d e", "#b", ["-i #b c", "-I c e"]),
+        ("a", "-", ["full a"]),
+        ("a b", "-", ["full a", "-I a b"]),
+        ("a b c", "-", ["full a", "-I a c"]),
+    ],
+)
+def test_one_stream_from_a_snapshot_and_two_from_a_bookmark_or_from_nothing(
+    here: str, base: str, streams: list[str]
+) -> None:
+    steps = plan_sends(source(here), version_of(source(here), base), "backup/web")
+    assert [described(step) for step in steps] == streams
+
+
+@pytest.mark.parametrize(
+    ("here", "base", "reasons"),
+    [
+        ("a b", "a", ["continues from a"]),
+        ("#a b c", "#a", ["only the base's bookmark is left", "continues from b"]),
+        ("a b", "-", ["the target has nothing of it yet", "continues from a"]),
+    ],
+)
+def test_every_stream_says_why_and_where_to(here: str, base: str, reasons: list[str]) -> None:
+    steps = plan_sends(source(here), version_of(source(here), base), "backup/web")
+    assert [(step.target, step.reason) for step in steps] == [("backup/web", reason) for reason in reasons]
+
+
+@pytest.mark.parametrize(
+    ("here", "base", "taken", "anchored"),
+    [
+        ("a b c", "a", None, ["a", "c"]),
+        ("a b c", "a", "new", ["a", "new"]),
+        ("a b c", "-", None, ["a", "c"]),
+        ("a b c", "-", "new", ["a", "new"]),
+        ("a", "-", None, ["a"]),
+        ("", "-", "new", ["new"]),
+        ("", "-", None, []),
+        ("a", "a", None, ["a"]),
+        ("a@1 b c", "a", None, ["c"]),
+        ("a@1 b c@1", "a", None, []),
+        ("a@2 b c@2", "a", None, ["a", "c"]),  # another target's anchors are of no help
+        ("#a@1 b c", "#a", None, ["c"]),
+        ("#a b", "#a", "new", ["new"]),
+    ],
+)
+def test_both_ends_of_a_transfer_are_anchored_once(
+    here: str, base: str, taken: str | None, anchored: list[str]
+) -> None:
+    anchors = plan_anchors(source(here), version_of(source(here), base), KEY, taken)
+    assert [anchor.name for anchor in anchors] == anchored
+    assert all(anchor.full_name == f"tank/vm/web@{anchor.name}" for anchor in anchors)
+    assert all(anchor.target == KEY and anchor.reason for anchor in anchors)
+
+
+def test_an_anchor_carries_the_guid_that_was_seen_and_none_for_what_was_taken_just_now() -> None:
+    anchors = plan_anchors(source("a b"), version_of(source("a b"), "a"), KEY, "new")
+    assert [anchor.guid for anchor in anchors] == [guid_of("a"), None]
+
+
+def test_an_anchor_whose_name_contradicts_its_guid_does_not_count() -> None:
+    web = source("a b")
+    forged = Bookmark(web.name, anchor_name(KEY, guid_of("other")), guid_of("a"), web.snapshots[0].createtxg)
+    anchors = plan_anchors(replace(web, bookmarks=(forged,)), web.snapshots[0], KEY, None)
+    assert [anchor.name for anchor in anchors] == ["a", "b"]
+
+
+def test_the_order_of_a_listing_changes_nothing() -> None:
+    web, theirs = source("h3 d1 manual #r1@1 h1 h2"), dataset("backup/web", "h3 d1 r1")
+    mixed = replace(web, snapshots=(*web.snapshots[2:], *web.snapshots[:2]), bookmarks=web.bookmarks[::-1])
+    theirs_mixed = replace(theirs, snapshots=theirs.snapshots[::-1])
+    base = common_base(mixed, theirs_mixed)
+    assert base == common_base(web, theirs)
+    assert plan_sends(mixed, base, "backup/web") == plan_sends(web, base, "backup/web")
+    assert plan_anchors(mixed, base, KEY, None) == plan_anchors(web, base, KEY, None)
+
+
+def test_a_snapshot_of_any_type_can_be_the_base() -> None:
+    names = [f"{stype.value[0]}1" for stype in SnapshotType]
+    for name in names:
+        web = source(f"{name} new")
+        base = common_base(web, dataset("backup/web", name))
+        assert isinstance(base, Snapshot)
+        assert base.name == name_of(name)

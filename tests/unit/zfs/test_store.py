@@ -1,0 +1,238 @@
+"""ZFS of one node behind a scripted runner: what is run, and what is made of the answers."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from hoster.errors import DatasetMissing, NoSpace, TargetModified, Unreachable, ZfsError
+from hoster.host.reach import LocalHost
+from hoster.model.plan import Anchor, Send
+from hoster.model.storage import Role
+from hoster.testing import NamedHost, Says, ScriptedRunner, dataset, listing, target_key
+from hoster.zfs.programs import DESTROY, digits
+from hoster.zfs.store import SnapshotMark, ZfsStore, missing, pool_of, transfer
+
+WEB = dataset("tank/vm/web", "a b c", Role.PRIMARY)
+A, B, C = WEB.snapshots
+GONE = "cannot open 'tank/vm/x': dataset does not exist\n"
+
+
+@pytest.fixture
+def runner() -> ScriptedRunner:
+    return ScriptedRunner()
+
+
+@pytest.fixture
+def local(runner: ScriptedRunner) -> ZfsStore:
+    return ZfsStore(LocalHost(), runner)
+
+
+@pytest.fixture
+def remote(runner: ScriptedRunner) -> ZfsStore:
+    return ZfsStore(NamedHost("backup1"), runner)
+
+
+def answers(**words: str) -> Says:
+    return Says(json.dumps({"return": {name.replace("__", "@"): word for name, word in words.items()}}))
+
+
+def test_a_look_returns_what_is_listed(runner: ScriptedRunner, local: ZfsStore) -> None:
+    runner.answer(("zfs", "get"), Says(listing(WEB)))
+    assert local.look(["tank/vm"]).get("tank/vm/web") == WEB
+    assert local.node == "local"
+
+
+def test_a_look_at_what_does_not_exist_is_an_error(runner: ScriptedRunner, remote: ZfsStore) -> None:
+    runner.answer(("on", "backup1", "zfs", "get"), Says(listing(WEB), GONE, 1))
+    with pytest.raises(DatasetMissing, match="backup1: listing: cannot open 'tank/vm/x'"):
+        remote.look(["tank/vm", "tank/vm/x"])
+
+
+def test_a_look_for_what_may_be_missing_returns_the_rest(runner: ScriptedRunner, remote: ZfsStore) -> None:
+    runner.answer(("on", "backup1", "zfs", "get"), Says(listing(WEB), GONE, 1))
+    assert list(remote.look_for(["tank/vm/web", "tank/vm/x"]).datasets) == ["tank/vm/web"]
+    assert list(remote.look_at(["tank/vm/web", "tank/vm/x"]).datasets) == ["tank/vm/web"]
+
+
+@pytest.mark.parametrize("said", [Says(), Says("Welcome!\n")])
+def test_an_empty_listing_is_an_error_and_never_nothing(
+    runner: ScriptedRunner, local: ZfsStore, said: Says
+) -> None:
+    runner.answer(("zfs", "get"), said)
+    with pytest.raises(ZfsError, match="zfs printed nothing, which cannot be true"):
+        local.look(["tank/vm"])
+    with pytest.raises(ZfsError, match="zfs printed nothing, which cannot be true"):
+        local.look_for(["tank/vm"])
+
+
+@pytest.mark.parametrize(
+    "said", ["", "cannot open 'tank': pool I/O is currently suspended", GONE + "cannot x"]
+)
+def test_a_listing_that_failed_for_any_other_reason_is_an_error(
+    runner: ScriptedRunner, local: ZfsStore, said: str
+) -> None:
+    runner.answer(("zfs", "get"), Says("", said, 1))
+    with pytest.raises(ZfsError):
+        local.look_for(["tank/vm"])
+
+
+def test_a_lost_connection_is_not_an_empty_node(runner: ScriptedRunner, remote: ZfsStore) -> None:
+    runner.answer(("on",), Says("", "mux_client_request_session: read from master failed", 255))
+    with pytest.raises(Unreachable):
+        remote.look_for(["tank/vm"])
+
+
+def test_programs_are_one_for_each_pool_and_read_from_standard_input(
+    runner: ScriptedRunner, local: ZfsStore
+) -> None:
+    other = dataset("ssd/vm/db", "a").snapshots[0]
+    runner.answer(("zfs", "program", "-j", "tank"), answers(tank="done"))
+    runner.answer(("zfs", "program", "-j", "ssd"), answers(ssd="error 16"))
+    found = local.destroy([A, other, B])
+    assert [(a.name, a.done) for a in found] == [("tank", True), ("ssd", False)]
+    assert [command[5:] for command in runner.commands] == [
+        (A.full_name, digits(A.guid), B.full_name, digits(B.guid)),
+        (other.full_name, digits(other.guid)),
+    ]
+    assert set(runner.inputs) == {DESTROY}
+
+
+def test_no_work_is_no_command(runner: ScriptedRunner, local: ZfsStore) -> None:
+    assert local.destroy([]) == local.anchor([]) == local.mark([]) == ()
+    local.destroy_bookmarks([])
+    local.take_snapshots([])
+    assert runner.commands == []
+
+
+def test_many_items_are_cut_into_programs_of_a_hundred(runner: ScriptedRunner, local: ZfsStore) -> None:
+    many = dataset("tank/vm/web", " ".join(f"s{i}" for i in range(250))).snapshots
+    runner.answer(("zfs", "program"), answers(x="done"))
+    local.destroy(many)
+    assert [(len(command) - 5) // 2 for command in runner.commands] == [100, 100, 50]
+
+
+def test_an_anchor_with_an_unknown_guid_takes_the_one_it_finds(
+    runner: ScriptedRunner, local: ZfsStore
+) -> None:
+    key = target_key("1")
+    runner.answer(("zfs", "program"), Says(json.dumps({"return": {"tank/vm/web@new": "done 00ff 7"}})))
+    seen = Anchor("tank/vm/web", "a", A.guid, key, "")
+    found = local.anchor([seen, Anchor("tank/vm/web", "new", None, key, "")])
+    assert runner.commands[0][5:] == (A.full_name, digits(A.guid), str(key), "tank/vm/web@new", "-", str(key))
+    assert found[0].version == (255, 7)
+
+
+def test_marks_are_set_on_the_guid_that_was_seen(runner: ScriptedRunner, local: ZfsStore) -> None:
+    runner.answer(("zfs", "program"), answers(x="changed"))
+    found = local.mark([SnapshotMark(A, "hoster:from", "x/1")])
+    assert runner.commands[0][5:] == (A.full_name, digits(A.guid), "hoster:from", "x/1")
+    assert not found[0].done
+
+
+def test_a_bookmark_that_has_gone_already_is_no_error(runner: ScriptedRunner, local: ZfsStore) -> None:
+    web = dataset("tank/vm/web", "#x #y")
+    runner.answer(("zfs", "destroy"), Says("", "bookmark 'tank/vm/web#x' does not exist.\n", 1), Says())
+    local.destroy_bookmarks(web.bookmarks)
+    assert [command[2] for command in runner.commands] == ["tank/vm/web#x", "tank/vm/web#y"]
+
+
+def test_snapshots_of_many_vms_are_one_command_until_the_line_grows_too_long(
+    runner: ScriptedRunner, local: ZfsStore
+) -> None:
+    runner.answer(("zfs", "snapshot"))
+    names = [f"tank/vm/{'w' * 150}{i}@x" for i in range(1000)]
+    local.take_snapshots(names, {"hoster:sdescription": "x"})
+    assert [n for command in runner.commands for n in command if "@" in n] == names
+    assert len(runner.commands) == 2
+    assert all(sum(map(len, command)) < 128 * 1024 for command in runner.commands)
+    assert all(command[2:4] == ("-o", "hoster:sdescription=x") for command in runner.commands)
+
+
+def test_single_acts_say_what_they_were_when_they_fail(runner: ScriptedRunner, local: ZfsStore) -> None:
+    runner.answer(("zfs", "set"), Says("", "cannot set property: out of space", 1))
+    runner.answer(("zfs", "create"), Says("", "permission denied", 1))
+    runner.answer(("zpool", "sync"))
+    local.sync(["tank"])
+    with pytest.raises(NoSpace, match="local: setting properties of a/b: cannot set property"):
+        local.set_properties({"readonly": "on"}, ["a/b"])
+    with pytest.raises(ZfsError, match="local: creating a/b"):
+        local.create_unmounted("a/b")
+
+
+@pytest.mark.parametrize(
+    ("output", "version"),
+    [("zfs-2.3.9-1\nzfs-kmod-2.3.9-1\n", "2.3.9-1"), ("zfs-2.1.11-1", "2.1.11-1"), ("", "unknown")],
+)
+def test_the_release_is_the_first_line(
+    runner: ScriptedRunner, local: ZfsStore, output: str, version: str
+) -> None:
+    runner.answer(("zfs", "version"), Says(output))
+    assert local.version() == version
+
+
+def stream(base: bool) -> Send:
+    return Send(A if base else None, C, base, "backup/web", "")
+
+
+def run_transfer(runner: ScriptedRunner, step: Send) -> tuple[int, list[int]]:
+    chunks: list[int] = []
+    source, target = ZfsStore(LocalHost(), runner), ZfsStore(NamedHost("backup1"), runner)
+    piped = transfer(runner, source, target, step, {"hoster:role": "replica"}, chunks.append)
+    return piped.sent_bytes, chunks
+
+
+def test_a_transfer_joins_send_here_and_receive_there(runner: ScriptedRunner) -> None:
+    runner.answer(("zfs", "send"), Says("stream"))
+    runner.answer(("on", "backup1", "zfs", "receive"))
+    assert run_transfer(runner, stream(base=True)) == (6, [6])
+    assert runner.commands[1][2:] == (
+        *("zfs", "receive", "-u", "-o", "canmount=noauto", "-o", "readonly=on"),
+        *("-x", "mountpoint", "backup/web"),
+    )
+
+
+def test_only_a_first_stream_brings_marks(runner: ScriptedRunner) -> None:
+    runner.answer(("zfs", "send"))
+    runner.answer(("on",))
+    run_transfer(runner, stream(base=False))
+    assert "hoster:role=replica" in runner.commands[1]
+
+
+@pytest.mark.parametrize(
+    ("send", "receive", "kind", "said"),
+    [
+        (
+            Says(),
+            Says("", "has been modified", 1),
+            TargetModified,
+            "backup1: sending tank/vm/web@c: has been",
+        ),
+        (Says("", "dataset does not exist", 1), Says(), DatasetMissing, "local: sending tank/vm/web@c"),
+        (Says("", "", -13), Says("", "out of space", 1), NoSpace, "backup1: sending"),
+        (Says("", "cannot send: I/O error", 1), Says("", "", 1), ZfsError, "local: sending .* I/O error"),
+        (Says("", "", 1), Says(), ZfsError, "local: sending tank/vm/web@c: exit status 1"),
+        (Says(), Says("", "", -9), ZfsError, "backup1: sending tank/vm/web@c: exit status -9"),
+    ],
+)
+def test_a_pipe_in_which_either_end_failed_has_failed_and_the_end_that_spoke_is_heard(
+    runner: ScriptedRunner, send: Says, receive: Says, kind: type[ZfsError], said: str
+) -> None:
+    runner.answer(("zfs", "send"), send)
+    runner.answer(("on",), receive)
+    with pytest.raises(kind, match=said):
+        run_transfer(runner, stream(base=True))
+
+
+@pytest.mark.parametrize("name", ["tank", "tank/vm", "tank@a", "tank#b", "tank/vm@a/b", "tank/vm#b@c"])
+def test_the_pool_of_anything_is_its_first_part(name: str) -> None:
+    assert pool_of(name) == "tank"
+
+
+def test_what_a_look_did_not_find_has_an_error_of_its_own() -> None:
+    assert missing("backup1", "a/b").message == "backup1: a/b does not exist"
+
+
+def test_a_node_says_which_machine_it_is(remote: ZfsStore) -> None:
+    assert (remote.node, remote.machine) == ("backup1", "another machine")
