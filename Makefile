@@ -17,8 +17,8 @@ help:
 	@sed -n 's/^# //p' Makefile
 
 $(READY): pyproject.toml requirements-dev.txt
-	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "hoster needs Python 3.11 or later"; exit 1; }
 	@python3 -c 'import ensurepip' 2>/dev/null || lab/install-host-tools
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "hoster needs Python 3.11 or later"; exit 1; }
 	python3 -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from lab.errors import LabError
 from lab.image import build_image, cache_directory, clean_cache
@@ -17,6 +18,7 @@ from lab.release import DEFAULT, RELEASES, release_named
 from lab.run import LiveRun, live_runs, remove_dead_runs
 
 _DOWN_TIMEOUT_S = 10.0
+_PACKAGE = Path(__file__).parents[1] / "src/hoster"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -29,11 +31,11 @@ def main(arguments: Sequence[str]) -> int:
             case "up":
                 _up(asked.nodes, asked.release)
             case "ssh":
-                _ssh(asked.node, asked.words)
+                _ssh(asked.node, asked.words, asked.held_by)
             case "status":
                 _status()
             case "down":
-                _down()
+                _down(asked.held_by)
             case _:
                 _clean()
     except LabError as error:
@@ -56,22 +58,27 @@ def _parser() -> argparse.ArgumentParser:
     ssh.add_argument("node")
     ssh.add_argument("words", nargs=argparse.REMAINDER, metavar="command")
     commands.add_parser("status", help="the labs that are up on this machine, and the images in the cache")
-    commands.add_parser("down", help="end all labs on this machine")
+    down = commands.add_parser("down", help="end all labs on this machine")
+    for command in (ssh, down):
+        command.add_argument("--held-by", type=int, metavar="PID", help="only the lab of this process")
     commands.add_parser("clean", help="remove all images from the cache")
     return parser
 
 
 def _up(nodes: int, release: str) -> None:
     with Lab(nodes=nodes, release=release_named(release)) as lab:
+        lab.reset()
+        lab.deploy(_PACKAGE)
+        print("Each node has hoster and an empty pool, tank. To log in, from another terminal:")
         for node in lab.nodes:
-            print(f"{node.name} ({node.address}):  python -m lab ssh {node.name}")
+            print(f"{node.name} ({node.address}):  python3 -m lab ssh {node.name}")
         print("Ctrl-C ends them.", flush=True)
         while True:
             signal.pause()
 
 
-def _ssh(node: str, words: list[str]) -> None:
-    for run in live_runs():
+def _ssh(node: str, words: list[str], held_by: int | None) -> None:
+    for run in _runs(held_by):
         if node in run.nodes:
             terminal = ["-t"] if not words and sys.stdin.isatty() else []
             first, *rest = ssh_command(run.directory / node)
@@ -87,8 +94,8 @@ def _status() -> None:
         print(f"image: {image.parent}, {image.stat().st_blocks * 512 // 2**20} MiB")
 
 
-def _down() -> None:
-    runs = live_runs()
+def _down(held_by: int | None) -> None:
+    runs = _runs(held_by)
     for run in runs:
         os.kill(run.pid, signal.SIGTERM)
     gives_up_at = time.monotonic() + _DOWN_TIMEOUT_S
@@ -97,6 +104,10 @@ def _down() -> None:
             raise LabError(f"still up: {', '.join(str(run.directory) for run in _still_up(runs))}")
         time.sleep(0.1)
     remove_dead_runs()
+
+
+def _runs(held_by: int | None) -> list[LiveRun]:
+    return [run for run in live_runs() if held_by in {None, run.pid}]
 
 
 def _still_up(runs: list[LiveRun]) -> list[LiveRun]:

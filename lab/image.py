@@ -18,10 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab import rootfs
-from lab.errors import LabError
 from lab.identity import write_identities
 from lab.initrd import write_initrd
-from lab.machine import check_machine
+from lab.machine import check_machine, check_space
 from lab.mirror import machine_mirror
 from lab.release import DEFAULT, Release
 from lab.steps import Steps
@@ -93,12 +92,7 @@ def _build(release: Release, image: Image) -> None:
     cache = image.directory.parent
     for stale in cache.glob("*.building"):
         shutil.rmtree(stale)
-    free_gib = shutil.disk_usage(cache).free / 2**30
-    if free_gib < _SPACE_NEEDED_GIB:
-        raise LabError(
-            f"{cache} has {free_gib:.1f} GiB free, an image needs {_SPACE_NEEDED_GIB} while it is built",
-            hint="free some, or name another directory in HOSTER_LAB_CACHE",
-        )
+    check_space(cache, _SPACE_NEEDED_GIB)
     log = image.directory.with_suffix(".log")
     log.unlink(missing_ok=True)
     steps = Steps(log)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +13,7 @@ from lab.deploy import deploy, pack
 from lab.errors import LabError
 from lab.identity import MOST_NODES
 from lab.image import build_image, cache_directory
-from lab.machine import check_machine, check_memory, kvm_works
+from lab.machine import check_machine, check_memory, check_space, kvm_works
 from lab.network import Links, add_taps, make_bridges
 from lab.node import Node, Place
 from lab.qemu import Hardware
@@ -22,6 +23,7 @@ from lab.run import Run, remove_dead_runs
 __all__ = ["Lab"]
 
 _MEMORY_MIB = 2048
+_SPACE_GIB = 1
 
 
 class Lab:
@@ -36,17 +38,18 @@ class Lab:
         check_machine()
         check_memory(nodes * memory_mib)
         remove_dead_runs()
+        check_space(Path(tempfile.gettempdir()), nodes * _SPACE_GIB)
         image = build_image(release)
         kvm = kvm_works(image.kernel, image.initrd, cache_directory())
         self._run = Run()
         self._place = Place(self._run, image, Hardware(memory_mib, kvm))
-        self.link = Links(self._run, lambda name, command: self[name].run(command))
+        self.link = Links(self._run, self._in_node)
         self.nodes: list[Node] = []
-        make_bridges(self._run)
         self._wanted = nodes
 
     def __enter__(self) -> Self:
         try:
+            make_bridges(self._run)
             self._add_nodes(self._wanted)
         except BaseException:
             self.close()
@@ -109,6 +112,11 @@ class Lab:
     def close(self) -> None:
         """End the nodes and remove all traces of them."""
         self._run.close()
+
+    def _in_node(self, name: str, command: str) -> None:
+        # What a node that is off has lost, its start puts back (Links.node_started).
+        if self[name].is_on:
+            self[name].run(command)
 
     def _add_nodes(self, count: int) -> None:
         new = []

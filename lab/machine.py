@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lab.errors import LabError
 
-__all__ = ["check_machine", "check_memory", "kvm_works"]
+__all__ = ["check_machine", "check_memory", "check_space", "kvm_works", "tool_environment"]
 
 _TOOLS = (
     *("qemu-system-x86_64", "qemu-img", "mmdebstrap", "mke2fs", "chroot"),
@@ -26,7 +26,8 @@ def check_machine() -> None:
         raise LabError("the lab makes bridges, taps and namespaces: it needs root", hint="run it as root")
     if os.uname().machine != "x86_64":
         raise LabError(f"the lab's nodes are x86-64, this machine is {os.uname().machine}")
-    missing = [tool for tool in _TOOLS if shutil.which(tool, path=_search_path()) is None]
+    environment = tool_environment()
+    missing = [tool for tool in _TOOLS if shutil.which(tool, path=environment["PATH"]) is None]
     if missing:
         raise LabError(f"not on this machine: {', '.join(missing)}", hint="lab/install-host-tools")
     tried = subprocess.run(
@@ -34,6 +35,7 @@ def check_machine() -> None:
         capture_output=True,
         text=True,
         check=False,
+        env=environment,
     )
     if tried.returncode != 0:
         raise LabError(
@@ -52,6 +54,25 @@ def check_memory(needed_mib: int) -> None:
                     f"{available_mib} MiB of memory available, the nodes need {needed_mib}",
                     hint="end other programs, or start fewer nodes",
                 )
+
+
+def check_space(directory: Path, needed_gib: float) -> None:
+    """Raise LabError unless the directory, which exists, has that much free."""
+    free_gib = shutil.disk_usage(directory).free / 2**30
+    if free_gib < needed_gib:
+        raise LabError(
+            f"{directory} has {free_gib:.1f} GiB free, the lab needs {needed_gib}",
+            hint="free some; images lie in HOSTER_LAB_CACHE, disks of running nodes in TMPDIR",
+        )
+
+
+def tool_environment() -> dict[str, str]:
+    """The environment in which all of the host's tools are found.
+
+    The sbin directories are not on everybody's path, root's through sudo or cron included.
+    """
+    path = f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin"
+    return {**os.environ, "PATH": path}
 
 
 def kvm_works(kernel: Path, initrd: Path, cache: Path) -> bool:
@@ -94,8 +115,3 @@ def _boots_under_kvm(kernel: Path, initrd: Path) -> bool:
         finally:
             qemu.kill()
             qemu.wait()
-
-
-def _search_path() -> str:
-    # sbin is not on everybody's path, root's through sudo or cron included.
-    return f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin"

@@ -48,7 +48,7 @@ def add_taps(run: Run, number: int) -> None:
 
 
 class Links:
-    """The faults of the nodes' links. `in_node(name, command)` runs a shell command in a node."""
+    """The faults of the nodes' links. `in_node(name, command)` runs a shell command in a node that is on."""
 
     def __init__(self, run: Run, in_node: Callable[[str, str], object]) -> None:
         self._run = run

@@ -110,14 +110,21 @@ class Node:
             raise LabError(f"{pools} needs more than the node's {len(DISKS)} disks")
         command = shlex.join(["lab-reset", *(f"{name}={count}" for name, count in pools.items() if count)])
         self.start()
-        if self.run(command, check=False).returncode != 0:
+        try:
+            self.run(command)
+        except LabError:
             self.power_cut()
             self.start()
             self.run(command)
 
+    @property
+    def is_on(self) -> bool:
+        """Whether the node's machine runs; it may still be booting."""
+        return self._place.run.is_running(self.name)
+
     def start(self) -> None:
         """Switch the node on and wait until it takes commands; nothing when it does already."""
-        if self._place.run.is_running(self.name):
+        if self.is_on:
             return
         self._boots_seen = 0
         console = self.directory / "console"
@@ -132,7 +139,7 @@ class Node:
         console = self.directory / "console"
         gives_up_at = time.monotonic() + _BOOT_TIMEOUT_S
         while not console.exists() or console.read_bytes().count(_READY) <= self._boots_seen:
-            if not self._place.run.is_running(self.name):
+            if not self.is_on:
                 said = (self.directory / "qemu.log").read_text().strip()
                 raise LabError(f"{self.name}: QEMU ended: {said}")
             if time.monotonic() > gives_up_at:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.errors import LabError
+from lab.machine import tool_environment
 
 __all__ = ["LiveRun", "Run", "live_runs", "remove_dead_runs"]
 
@@ -55,6 +56,7 @@ class Run:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            env=tool_environment(),
             # Ctrl-C in a terminal is for the starter: it closes us.
             start_new_session=True,
             pass_fds=(lock,),

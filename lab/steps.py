@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lab.errors import LabError
+from lab.machine import tool_environment
 
 __all__ = ["Steps"]
 
@@ -48,6 +49,7 @@ class Steps:
                 stderr=subprocess.STDOUT,
                 check=False,
                 cwd=cwd,
+                env=tool_environment(),
             ).returncode
         if status == 0:
             return

@@ -7,6 +7,7 @@ holds the nodes up to be looked at.
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -110,7 +111,7 @@ def _hold(item: pytest.Item, report: pytest.TestReport, lab: Lab) -> None:
     item.config.pluginmanager.getplugin("capturemanager").suspend_global_capture(in_=True)
     print(f"\n{report.longreprtext}\n\n{item.nodeid} failed; its nodes are held up. In another shell:")
     for node in lab.nodes:
-        print(f"    python -m lab ssh {node.name}")
+        print(f"    python -m lab ssh --held-by {os.getpid()} {node.name}")
     print("Ctrl-D or Ctrl-C here ends them.", flush=True)
     with contextlib.suppress(KeyboardInterrupt):
         sys.stdin.read()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,14 @@ _ROOT = Path(__file__).parents[2]
 _SSH = "ssh -o BatchMode=yes -o ConnectTimeout=2"
 
 
+@pytest.fixture
+def linked(lab: Lab) -> Iterator[Lab]:
+    """The lab as it is; its links are made whole again after the test."""
+    lab.restore_links()
+    yield lab
+    lab.restore_links()
+
+
 def _age_s(node: Node) -> float:
     return float(node.run("cut -d' ' -f1 /proc/uptime").stdout)
 
@@ -28,16 +37,16 @@ def _hears(node: Node, other: Node) -> bool:
     return node.run(f"ping -c 1 -W 1 {other.name}", check=False).returncode == 0
 
 
-def test_nodes_run_real_openzfs_each_with_its_own_name_and_host_id(nodes: list[Node]) -> None:
+def test_nodes_run_real_openzfs_each_with_its_own_name_and_host_id(lab: Lab) -> None:
     host_ids = set()
-    for node in nodes:
+    for node in lab.nodes:
         version, name, host_id, zone = node.run(
             "cat /sys/module/zfs/version; hostname; hostid; date +%Z"
         ).stdout.split()
         assert version.startswith("2.3.")
         assert (name, zone) == (node.name, "UTC")
         host_ids.add(host_id)
-    assert len(host_ids) == len(nodes)
+    assert len(host_ids) == len(lab.nodes)
 
 
 def test_a_reset_leaves_empty_pools_of_the_asked_disks_and_nothing_of_the_test_before(lab: Lab) -> None:
@@ -65,14 +74,14 @@ def test_a_reset_leaves_empty_pools_of_the_asked_disks_and_nothing_of_the_test_b
     assert took_s < 20
 
 
-def test_each_node_logs_in_to_the_other_by_name_and_by_address(nodes: list[Node]) -> None:
-    first, second = nodes[:2]
+def test_each_node_logs_in_to_the_other_by_name_and_by_address(lab: Lab) -> None:
+    first, second = lab.node1, lab.node2
     assert first.run(f"{_SSH} node2 hostname").stdout == "node2\n"
     assert second.run(f"{_SSH} {first.address} -i /root/.ssh/id_rsa hostname").stdout == "node1\n"
 
 
-def test_commands_files_and_failures_come_back_as_they_are(nodes: list[Node]) -> None:
-    node = nodes[0]
+def test_commands_files_and_failures_come_back_as_they_are(lab: Lab) -> None:
+    node = lab.node1
     done = node.run("cat; echo lost >&2; exit 3", check=False, input="words")
     assert (done.stdout, done.stderr, done.returncode) == ("words", "lost\n", 3)
     assert node.run(["printf", "%s", "a b; $c"]).stdout == "a b; $c"
@@ -109,21 +118,21 @@ def test_a_reboot_ends_the_node_in_order_and_brings_its_pools_back(nodes: list[N
     assert node.run("ls /tank").stdout == "kept\n"
 
 
-def test_a_cut_link_is_heard_of_no_more_and_heals(fresh_lab: Lab) -> None:
-    first, second = fresh_lab.node1, fresh_lab.node2
+def test_a_cut_link_is_heard_of_no_more_and_heals(linked: Lab) -> None:
+    first, second = linked.node1, linked.node2
     assert _hears(first, second)
-    fresh_lab.link.cut("node2")
+    linked.link.cut("node2")
     assert not _hears(first, second)
     assert not _hears(second, first)
     assert second.run("hostname").stdout == "node2\n"
-    fresh_lab.restore_links()
+    linked.restore_links()
     assert _hears(first, second)
 
 
-def test_a_half_open_link_swallows_packets_and_open_connections_hear_nothing(fresh_lab: Lab) -> None:
-    first = fresh_lab.node1
+def test_a_half_open_link_swallows_packets_and_open_connections_hear_nothing(linked: Lab) -> None:
+    first = linked.node1
     first.run(f"{_SSH} -fMN -S /tmp/shared node2 >/dev/null 2>&1")
-    fresh_lab.link.half_open("node2")
+    linked.link.half_open("node2")
     began = time.monotonic()
     refused = first.run(f"{_SSH} node2 true", check=False)
     assert (refused.returncode, time.monotonic() - began >= 2) == (255, True)
@@ -131,36 +140,36 @@ def test_a_half_open_link_swallows_packets_and_open_connections_hear_nothing(fre
     # Redirected, since the shared connection's process would hold the output open.
     waited = first.run("timeout 2 ssh -S /tmp/shared node2 true >/dev/null 2>&1", check=False)
     assert waited.returncode == 124
-    fresh_lab.restore_links()
+    linked.restore_links()
     assert first.run("timeout 20 ssh -S /tmp/shared node2 hostname").stdout == "node2\n"
 
 
 @pytest.mark.parametrize(("sender", "receiver"), [("node1", "node2"), ("node2", "node1")])
 def test_a_slow_link_lets_pass_no_more_than_its_rate_each_way(
-    fresh_lab: Lab, sender: str, receiver: str
+    linked: Lab, sender: str, receiver: str
 ) -> None:
-    fresh_lab.link.slow("node2", rate_mbit=8)
+    linked.link.slow("node2", rate_mbit=8)
     began = time.monotonic()
-    fresh_lab[sender].run(f"head -c 3000000 /dev/zero | {_SSH} {receiver} 'cat >/dev/null'")
+    linked[sender].run(f"head -c 3000000 /dev/zero | {_SSH} {receiver} 'cat >/dev/null'")
     # 24 Mbit at 8 Mbit/s; the first 128 KiB may pass at once.
     assert 2.5 < time.monotonic() - began < 12
 
 
-def test_a_late_link_delays_round_trips_until_it_is_restored(fresh_lab: Lab) -> None:
+def test_a_late_link_delays_round_trips_until_it_is_restored(linked: Lab) -> None:
     def round_trip_ms() -> float:
-        seen = fresh_lab.node1.run("ping -c 3 -i 0.2 -q node2").stdout
+        seen = linked.node1.run("ping -c 3 -i 0.2 -q node2").stdout
         found = re.search(r"= ([\d.]+)/", seen)
         assert found is not None
         return float(found[1])
 
-    fresh_lab.link.slow("node2", delay_ms=300)
+    linked.link.slow("node2", delay_ms=300)
     assert round_trip_ms() >= 300
-    fresh_lab.restore_links()
+    linked.restore_links()
     assert round_trip_ms() < 300
 
 
-def test_a_clock_is_set_runs_on_and_is_restored(nodes: list[Node]) -> None:
-    node = nodes[0]
+def test_a_clock_is_set_runs_on_and_is_restored(lab: Lab) -> None:
+    node = lab.node1
     node.set_clock("2026-01-01 00:00:00")
     assert node.run("date -u +%Y-%m-%dT%H:%M").stdout == "2026-01-01T00:00\n"
     node.restore_clock()

@@ -1,179 +1,209 @@
-"""Every ground on which replication of a VM is refused: evidence, exit code, and a remedy that is typed."""
+"""Every ground on which replication of a VM is refused: evidence, exit code, and a remedy that is typed.
+
+The grounds come about side by side, each on a VM of its own, so that two runs of hoster judge them all.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
 from hoster.model.plan import Ground
 from lab.lab import Lab
-from tests.lab.world import everything, guids, hoster, hoster_json, make_vm, prepare, vm_report, write
+from tests.lab.world import everything, guids, hoster, hoster_json, make_vm, prepare, vm_report
 
 pytestmark = pytest.mark.lab
-
-WEB = "tank/vm/web"
 
 
 @dataclass(frozen=True)
 class Case:
-    """How the ground comes about (shell on either node), what must be said, and where the remedy is typed.
+    """How a ground comes about (shell on either node, $D the VM's dataset), and what must be said.
 
-    ``replicated`` says whether the VM was replicated before. ``arguments`` go with both runs; where the
-    remedy is not a shell line, ``instead`` is what an administrator makes of it.
+    ``replicated``: the VM was replicated before. Where the remedy is no shell line, ``instead`` is what an
+    administrator makes of it. ``set_aside``: what was there is still there, beside.
     """
 
+    vm: str
     ground: Ground
     evidence: str
     remedy: str
     source: str = "true"
     target: str = "true"
     replicated: bool = True
-    arguments: str = "--endpoint node2"
     instead: str = ""
-    full: bool = False
+    set_aside: bool = False
 
+
+_WRITE_THERE = "zfs set readonly=off $D; zfs mount $D; echo x >/$D/written-here; zfs unmount $D; zpool sync"
 
 CASES = (
     Case(
+        "legacy-backup",
         Ground.IS_REPLICA,
         "parent_host is 'elsewhere'",
-        "hoster vm adopt web",
-        source=f"for p in id role epoch parent production; do zfs inherit hoster:$p {WEB}; done;"
-        f' sed -i \'s/"parent_host": "[^"]*"/"parent_host": "elsewhere"/\' /{WEB}/vm_config.json',
+        "hoster vm adopt legacy-backup",
+        source="for p in id role epoch parent production; do zfs inherit hoster:$p $D; done;"
+        """ echo '{"production": true, "parent_host": "elsewhere"}' >/$D/vm_config.json""",
         replicated=False,
-        instead="hoster vm adopt web --parent-was elsewhere",
+        instead="hoster vm adopt legacy-backup --parent-was elsewhere",
     ),
     Case(
+        "replica",
         Ground.IS_REPLICA,
         "marked replica",
-        "on node2: hoster vm replicate web",
-        source=f"zfs set hoster:role=replica hoster:parent=node2 {WEB}",
+        "on node2: hoster vm replicate replica",
+        source="zfs set hoster:role=replica hoster:parent=node2 $D",
         replicated=False,
-        instead=f"zfs set hoster:role=primary hoster:parent=node1 {WEB}",
+        instead="zfs set hoster:role=primary hoster:parent=node1 $D",
     ),
     Case(
+        "tree",
         Ground.UNSUPPORTED,
-        "datasets below it (tank/vm/web/data)",
+        "datasets below it (tank/vm/tree/data)",
         "--filter",
-        source=f"zfs create {WEB}/data",
+        source="zfs create $D/data",
         replicated=False,
-        instead=f"zfs destroy {WEB}/data",
+        instead="zfs destroy $D/data",
     ),
     Case(
-        Ground.SAME_DATASET,
-        "this very node",
-        "--target-dataset",
-        replicated=False,
-        arguments="--endpoint node1",
-        instead="hoster vm replicate web --endpoint node2",
-    ),
-    Case(
-        Ground.TARGET_PARENT_MISSING,
-        "node2 has no dataset tank/nosuch/vms",
-        "zfs create -p -o canmount=off tank/nosuch/vms",
-        replicated=False,
-        arguments="--endpoint node2 --target-dataset tank/nosuch/vms",
-    ),
-    Case(
+        "foreign",
         Ground.FOREIGN_DATASET,
         "is not this VM's replica",
-        f"zfs rename {WEB} {WEB}.set-aside",
-        target=f"zfs create {WEB}; zfs snapshot {WEB}@precious",
+        "zfs rename tank/vm/foreign tank/vm/foreign.set-aside",
+        target="zfs create $D; zfs snapshot $D@precious",
         replicated=False,
+        set_aside=True,
     ),
     Case(
+        "unmarked",
         Ground.FOREIGN_DATASET,
         "though it shares",
         "zfs set hoster:id=",
-        target=f"for p in id role; do zfs inherit hoster:$p {WEB}; done",
+        target="for p in id role; do zfs inherit hoster:$p $D; done",
     ),
     Case(
+        "taken-over",
         Ground.NOT_A_REPLICA,
         "not a replica: primary",
         "zfs set hoster:role=replica",
-        target=f"zfs set hoster:role=primary {WEB}",
+        target="zfs set hoster:role=primary $D",
     ),
     Case(
+        "partial",
         Ground.PARTIAL_RECEIVE,
         "partly received stream",
         "zfs receive -A",
-        source=f"head -c 3000000 /dev/urandom >/{WEB}/disk0.img; zfs snapshot {WEB}@cut;"
-        f" zfs send -i $(zfs list -Ht snapshot -o name {WEB} | head -1) {WEB}@cut | head -c 2000000"
-        f" | ssh node2 zfs receive -s -u {WEB}; true",
+        source="B=$(zfs list -Ht snapshot -o name $D | head -1);"
+        " head -c 3000000 /dev/urandom >/$D/disk0.img;"
+        " zfs snapshot $D@cut;"
+        " zfs send -i $B $D@cut | head -c 2000000 | ssh node2 zfs receive -s -u $D; true",
     ),
     Case(
+        "same-name",
         Ground.NAME_TAKEN,
         "another version",
-        "zfs rename tank/vm/web@backup",
-        source=f"zfs snapshot {WEB}@backup",
-        target=f"zfs snapshot {WEB}@backup",
+        "zfs rename tank/vm/same-name@backup",
+        source="zfs snapshot $D@backup",
+        target="zfs snapshot $D@backup",
     ),
     Case(
+        "no-base",
         Ground.NO_COMMON_VERSION,
-        "no version of tank/vm/web on node2 exists here",
+        "no version of tank/vm/no-base on node2 exists here",
         "zfs rename",
-        source=f"zfs destroy {WEB}@%; zfs list -Ht bookmark -o name {WEB} | xargs -n 1 zfs destroy;"
-        f" zfs snapshot {WEB}@fresh",
-        full=True,
+        source="zfs destroy $D@%; zfs list -Ht bookmark -o name $D | xargs -n 1 zfs destroy",
+        set_aside=True,
     ),
+    Case("modified", Ground.REPLICA_MODIFIED, "bytes were written", "zfs rollback", target=_WRITE_THERE),
     Case(
-        Ground.REPLICA_MODIFIED,
-        "bytes were written",
-        "zfs rollback",
-        target=f"zfs set readonly=off {WEB}; zfs mount {WEB}; echo x >/{WEB}/written-here; zfs unmount {WEB};"
-        " zpool sync",
-    ),
-    Case(
+        "ahead",
         Ground.REPLICA_AHEAD,
         "newer version(s) with data of their own",
         "zfs rename",
-        target=f"zfs set readonly=off {WEB}; zfs mount {WEB}; echo x >/{WEB}/written-here; zfs unmount {WEB};"
-        f" zfs snapshot {WEB}@theirs",
-        full=True,
+        target=f"{_WRITE_THERE}; zfs snapshot $D@theirs",
+        set_aside=True,
     ),
 )
 
 
-def test_the_table_is_complete() -> None:
-    assert {case.ground for case in CASES} == set(Ground)
+@dataclass(frozen=True)
+class Story:
+    """What the two runs and the remedies between them gave."""
+
+    lab: Lab
+    refused: Mapping[str, Any]
+    unchanged_by_refusals: bool
+    typed: Mapping[str, int]
+    mended: Mapping[str, Any]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.ground}: {case.evidence}")
-def test_it_is_refused_with_evidence_and_the_remedy_works(fresh_lab: Lab, case: Case) -> None:
-    prepare(fresh_lab)
-    source, target = fresh_lab.node1, fresh_lab.node2
-    for name in ("web", "other"):
-        make_vm(source, name)
-    if case.replicated:
-        hoster(source, f"vm replicate-all {case.arguments}")
-        write(source, "web")
-    source.run(case.source)
-    target.run(case.target)
+@pytest.fixture(scope="module")
+def story(lab: Lab) -> Story:
+    lab.reset()
+    prepare(lab)
+    source, target = lab.node1, lab.node2
+    for case in CASES:
+        make_vm(source, case.vm, kib=64)
+    before_that = ",".join(case.vm for case in CASES if case.replicated)
+    hoster(source, f"vm replicate-all -e node2 -f {before_that}")
+    for case in CASES:
+        source.run(f"D=tank/vm/{case.vm}; head -c 65536 /dev/urandom >/$D/disk0.img; {case.source}")
+        target.run(f"D=tank/vm/{case.vm}; {case.target}")
+    every = ",".join(case.vm for case in CASES)
     before = everything(target)
-    document = hoster_json(source, f"vm replicate web {case.arguments}", code=10)
-    assert everything(target) == before, "a refusal changes nothing there"
-    report = vm_report(document, "web")
+    refused = hoster_json(source, f"vm replicate-all -e node2 -f {every}", code=10)
+    unchanged = everything(target) == before
+    typed = {}
+    for case in CASES:
+        remedy = case.instead or vm_report(refused, case.vm)["remedy"].partition("    (")[0]
+        typed[case.vm] = source.run(f"D=tank/vm/{case.vm}; {remedy}", check=False).returncode
+    mended = hoster_json(source, f"vm replicate-all -e node2 -f {every}", code=None)
+    return Story(lab, refused, unchanged, typed, mended)
+
+
+def test_the_table_is_complete() -> None:
+    elsewhere = {Ground.SAME_DATASET, Ground.TARGET_PARENT_MISSING}
+    assert {case.ground for case in CASES} | elsewhere == set(Ground)
+
+
+def test_refusals_change_nothing_on_the_target(story: Story) -> None:
+    assert story.unchanged_by_refusals
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.vm)
+def test_it_is_refused_with_evidence_and_the_remedy_works(story: Story, case: Case) -> None:
+    report = vm_report(story.refused, case.vm)
+    assert report["outcome"] == "refused"
     assert report["ground"] == case.ground
     assert case.evidence in report["reason"]
     assert case.remedy in report["remedy"]
-
-    source.run(case.instead or report["remedy"].partition("    (")[0])
-    if case.ground is Ground.SAME_DATASET:
-        return
-    hoster(source, f"vm replicate web {case.arguments}")
-    where = case.arguments.partition("--target-dataset ")[2] or "tank/vm"
-    assert guids(target, f"{where}/web")[-1] == guids(source, WEB)[-1]
-    if case.full:
-        assert target.run(f"zfs list -H -o name {WEB}.set-aside").stdout.strip()
+    assert story.typed[case.vm] == 0
+    assert vm_report(story.mended, case.vm)["outcome"] == "done", vm_report(story.mended, case.vm)
+    source, target, dataset = story.lab.node1, story.lab.node2, f"tank/vm/{case.vm}"
+    assert guids(target, dataset)[-1] == guids(source, dataset)[-1]
+    if case.set_aside:
+        assert guids(target, f"{dataset}.set-aside")
 
 
-def test_one_refused_vm_does_not_stop_the_others(fresh_lab: Lab) -> None:
+def test_the_node_itself_and_a_missing_parent_are_refused_and_others_go_on(fresh_lab: Lab) -> None:
     prepare(fresh_lab)
     source, target = fresh_lab.node1, fresh_lab.node2
     for name in ("web", "other"):
-        make_vm(source, name)
-    target.run(f"zfs create {WEB}")
+        make_vm(source, name, kib=64)
+    itself = vm_report(hoster_json(source, "vm replicate web -e node1", code=10), "web")
+    assert itself["ground"] == Ground.SAME_DATASET
+    assert "this very node" in itself["reason"]
+    assert "--target-dataset" in itself["remedy"]
+    elsewhere = "vm replicate web -e node2 --target-dataset tank/nosuch/vms"
+    orphan = vm_report(hoster_json(source, elsewhere, code=10), "web")
+    assert orphan["ground"] == Ground.TARGET_PARENT_MISSING
+    source.run(orphan["remedy"].partition("    (")[0])
+    hoster(source, elsewhere)
+    assert guids(target, "tank/nosuch/vms/web") == guids(source, "tank/vm/web")
+    target.run("zfs create tank/vm/web")
     said = hoster(source, "vm replicate-all --endpoint node2", code=10)
     assert "web: refused" in said.stdout
     assert guids(target, "tank/vm/other") == guids(source, "tank/vm/other")

@@ -22,34 +22,41 @@ class Version:
 
 
 def prepare(lab: Lab) -> None:
-    """Makes tank/vm on every node and hoster's first configuration, as the tutorial does."""
-    lab.on_all(lambda node: node.run(f"zfs create {DATASET} && hoster init --dataset {DATASET}"))
+    """Makes tank/vm on every node and the configuration that `hoster init` writes (tested by itself)."""
+    config = f'datasets = ["{DATASET}"]'
+    lab.on_all(
+        lambda node: node.run(
+            f"zfs create {DATASET} && mkdir -p /etc/hoster && echo '{config}' >/etc/hoster/hoster.toml"
+        )
+    )
 
 
 def make_vm(node: Node, name: str, *, kib: int = 512, production: bool = True) -> str:
     """A VM with a disk of random data; returns its dataset."""
-    dataset = f"{DATASET}/{name}"
-    node.run(f"zfs create {dataset}")
-    write(node, name, kib=kib)
-    node.run(["hoster", "vm", "adopt", name, *([] if production else ["--no-production"])])
-    return dataset
+    node.run(_made([name], node, kib * 1024, production=production))
+    return f"{DATASET}/{name}"
 
 
 def make_vms(node: Node, count: int) -> list[str]:
-    """Many small VMs at once, marked as `hoster vm adopt` marks them: what is tested is what comes after."""
+    """Many small VMs at once."""
     names = [f"vm-{number:02d}" for number in range(1, count + 1)]
-    script = f"""
+    node.run(_made(names, node, 65536, production=True))
+    return names
+
+
+def _made(names: list[str], node: Node, size: int, *, production: bool) -> str:
+    """Makes and marks VMs as `hoster vm adopt` does (tested by itself): what is tested comes after."""
+    config = json.dumps({"production": production, "parent_host": node.name})
+    return f"""
     set -e
     for name in {" ".join(names)}; do
         zfs create -o hoster:id=$(cat /proc/sys/kernel/random/uuid) -o hoster:role=primary \
-            -o hoster:epoch=1@{node.name} -o hoster:parent={node.name} -o hoster:production=yes \
-            {DATASET}/$name
-        head -c 65536 /dev/urandom >/{DATASET}/$name/disk0.img
-        echo '{{"production": true, "parent_host": "{node.name}"}}' >/{DATASET}/$name/vm_config.json
+            -o hoster:epoch=1@{node.name} -o hoster:parent={node.name} \
+            -o hoster:production={"yes" if production else "no"} {DATASET}/$name
+        head -c {size} /dev/urandom >/{DATASET}/$name/disk0.img
+        echo '{config}' >/{DATASET}/$name/vm_config.json
     done
     """
-    node.run(script)
-    return names
 
 
 def write(node: Node, name: str, *, kib: int = 64) -> None:

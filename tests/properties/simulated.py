@@ -1,4 +1,4 @@
-"""A few nodes with ZFS's rules in memory, behind the commands that hoster runs.
+"""A node with ZFS's rules in memory.
 
 The rules are those of OpenZFS that replication depends on: identity by GUID, a createtxg per pool, held and
 cloned snapshots that cannot be destroyed, bookmarks that carry GUID and createtxg, a full stream that needs
@@ -10,22 +10,15 @@ snapshots only. Data is one number for each write, so that two versions with one
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from hoster.host.process import Completed, Meter, Piped
 from hoster.model.storage import Bookmark, Dataset, DatasetKind, Epoch, Marks, Role, Snapshot
 from hoster.testing import guid_of, listing
-from hoster.zfs.programs import ANCHOR, DESTROY, MARK, digits
+from hoster.zfs.programs import digits
 
-LINK_LOST = "mux_client_request_session: read from master failed: Broken pipe"
 MISSING = "cannot open '{}': dataset does not exist"
-
-
-class Killed(BaseException):
-    """hoster was killed here: nothing in it may catch this."""
 
 
 @dataclass(slots=True)
@@ -253,140 +246,6 @@ class SimulatedNode:
         if "#" in full_name:
             return volume, None, volume.bookmarks.get(full_name.partition("#")[2])
         return volume, volume.find(full_name.partition("@")[2]), None
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """What goes wrong at the command numbered ``at``, counted from 0 in one run of hoster.
-
-    ``before`` and ``after`` kill hoster there; ``link`` lets every command to another node fail from there
-    on; ``stream`` cuts the next stream after ``arrives`` versions, and ``stream-killed`` hoster with it;
-    ``meanwhile`` lets something else on the source happen first.
-    """
-
-    kind: str
-    at: int
-    arrives: int = 0
-
-
-@dataclass(slots=True)
-class Cluster:
-    """The nodes, and a :class:`hoster.host.process.Runner` for hoster on the one called ``local``."""
-
-    nodes: dict[str, SimulatedNode]
-    fault: Fault | None = None
-    meanwhile: Callable[[], object] = lambda: None
-    count: int = 0
-    commands: list[tuple[str, ...]] = field(default_factory=list)
-
-    def begin(self, fault: Fault | None = None) -> None:
-        """A new run of hoster begins; its commands are counted from 0."""
-        self.fault, self.count = fault, 0
-
-    def run(self, argv: Sequence[str], *, stdin: str = "", timeout_s: float | None = None) -> Completed:
-        del timeout_s
-        node, command = self._route(tuple(argv))
-        self.commands.append(tuple(argv))
-        self._pass("before")
-        if self._link_lost(node):
-            return Completed(tuple(argv), 255, "", LINK_LOST)
-        code, out, err = self._carry_out(node, command, stdin)
-        self._pass("after")
-        self.count += 1
-        return Completed(tuple(argv), code, out, err)
-
-    def pipe(self, producer: Sequence[str], consumer: Sequence[str], meter: Meter) -> Piped:
-        source, send = self._route(tuple(producer))
-        target, receive = self._route(tuple(consumer))
-        self._pass("before")
-        stream = source.send(*_send_words(send))
-        cut = self.fault if self.fault and self.fault.kind.startswith("stream") else None
-        lost = self._link_lost(target)
-        at_most = 0 if lost else cut.arrives if cut and cut.at <= self.count else 10**6
-        said = "failed to read from stream"
-        if isinstance(stream, Stream):
-            meter(100 * len(stream.versions))
-            name, marks = _receive_words(receive)
-            said = target.receive(name, stream, marks, at_most)
-        if cut is not None and cut.at <= self.count and said:
-            self.fault = None
-            if cut.kind == "stream-killed":
-                raise Killed
-        self._pass("after")
-        self.count += 1
-        failed = isinstance(stream, str)
-        return Piped(
-            Completed(tuple(producer), int(failed), "", stream if isinstance(stream, str) else ""),
-            Completed(tuple(consumer), 255 if lost else int(bool(said)), "", LINK_LOST if lost else said),
-            100,
-        )
-
-    def _pass(self, moment: str) -> None:
-        if self.fault is None or self.fault.at != self.count:
-            return
-        if self.fault.kind == moment:
-            self.fault = None
-            raise Killed
-        if self.fault.kind == "meanwhile" and moment == "before":
-            count, self.fault = self.count, None
-            self.meanwhile()
-            self.count = count
-
-    def _link_lost(self, node: SimulatedNode) -> bool:
-        fault = self.fault
-        return fault is not None and fault.kind == "link" and node.name != "local" and fault.at <= self.count
-
-    def _route(self, argv: tuple[str, ...]) -> tuple[SimulatedNode, tuple[str, ...]]:
-        return (self.nodes[argv[1]], argv[2:]) if argv[0] == "on" else (self.nodes["local"], argv)
-
-    def _carry_out(self, node: SimulatedNode, command: tuple[str, ...], stdin: str) -> tuple[int, str, str]:
-        match command:
-            case ("zpool", "sync", *_):
-                return 0, "", ""
-            case ("zfs", "get", "-Hp", *rest):
-                names = list(rest[rest.index("-o") + 3 :])
-                out, said = node.listed(names, deep="-r" in rest)
-                return int(bool(said)), out, said
-            case ("zfs", "snapshot", *names):
-                error = node.snapshot([name for name in names if "@" in name])
-                return int(bool(error)), "", error
-            case ("zfs", "destroy", bookmark):
-                error = node.destroy_bookmark(bookmark)
-                return int(bool(error)), "", error
-            case ("zfs", "program", "-j", _, "-", *arguments):
-                node.txg += 1
-                return 0, json.dumps({"return": dict(_answers(node, stdin, arguments))}), ""
-            case _:
-                raise AssertionError(f"the simulation does not know this command: {command}")
-
-
-def _answers(node: SimulatedNode, lua: str, words: Sequence[str]) -> Iterator[tuple[str, str]]:
-    programs: dict[str, tuple[Callable[..., str], int]] = {
-        DESTROY: (node.destroy, 2),
-        ANCHOR: (node.anchor, 3),
-        MARK: (node.mark, 4),
-    }
-    act, size = programs[lua]
-    for start in range(0, len(words), size):
-        yield words[start], act(*words[start : start + size])
-
-
-def _send_words(command: tuple[str, ...]) -> tuple[str | None, str, bool]:
-    match command:
-        case ("zfs", "send", "-L", "-c", through):
-            return None, through, False
-        case ("zfs", "send", "-L", "-c", ("-i" | "-I") as flag, base, through):
-            return base, through, flag == "-I"
-        case _:
-            raise AssertionError(f"the simulation does not know this stream: {command}")
-
-
-def _receive_words(command: tuple[str, ...]) -> tuple[str, dict[str, str]]:
-    assert command[:3] == ("zfs", "receive", "-u"), command
-    assert "-F" not in command
-    settings = [command[i + 1] for i, word in enumerate(command) if word == "-o"]
-    pairs = (setting.partition("=") for setting in settings)
-    return command[-1], {key: value for key, _, value in pairs if key.startswith("hoster:")}
 
 
 def _marks(local: dict[str, str]) -> Marks:

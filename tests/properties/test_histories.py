@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from hoster.model.names import SnapshotType
-from hoster.model.plan import Outcome, Report
-from tests.properties.simulated import Fault
+from hoster.model.plan import Ground, Outcome, Report
+from tests.properties.cluster import Fault
 from tests.properties.world import WEB, World
 
 HOURLY, CUSTOM, REPLICATION = SnapshotType.HOURLY, SnapshotType.CUSTOM, SnapshotType.REPLICATION
@@ -98,6 +98,17 @@ def test_a_name_that_comes_back_on_another_version_does_not_stop_replication(wor
     world.source.volumes[WEB].snapshots.pop(0)
     world.source.snapshot([f"{WEB}@backup"])
     assert mended(replicated(world, "a"))
+
+
+def test_a_version_of_the_same_name_is_never_taken_for_the_base(world: World) -> None:
+    replicated(world, "a")
+    world.foreign_on("a", "backup")
+    world.write(1)
+    world.source.snapshot([f"{WEB}@backup"])
+    world.write(1)
+    report = replicated(world, "a")
+    assert report.vms[0].ground is Ground.NAME_TAKEN
+    assert len(world.web.snapshots) == len(world.web.bookmarks) + 1
 
 
 def test_an_hour_that_the_clock_repeats_does_not_stop_replication(world: World) -> None:

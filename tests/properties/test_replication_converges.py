@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hoster.model.names import SnapshotType
-from tests.properties.simulated import Fault
+from tests.properties.cluster import Fault
 from tests.properties.world import World
 
 TARGETS = st.sampled_from(["a", "b"])
@@ -56,6 +56,7 @@ SMALL_EVENTS = st.one_of(
 )
 RUNS = event("replicate", TARGETS)
 EVENTS = st.one_of(SMALL_EVENTS, SMALL_EVENTS, RUNS, event("replicate", TARGETS, FAULTS))
+ACCIDENTS = st.one_of(EVENTS, EVENTS, EVENTS, event("lose", INDEX))
 HISTORIES = st.lists(EVENTS, max_size=25)
 
 
@@ -69,16 +70,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_one_whole_run_converges_after_any_history(
     folder: Path, history: list[Event], target: str, seed: int
 ) -> None:
-    world = World(seed, folder)
-    for one in history:
-        one.happen(world)
-        world.tick()
-        world.check()
-    wanted = world.web.guids
-    report = world.replicate(target)
-    assert report is not None
-    world.check()
-    world.check_converged(target, report, wanted)
+    run_through(World(seed, folder), history, target)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(history=st.lists(ACCIDENTS, max_size=20), target=TARGETS, seed=st.integers(0, 2**16))
+def test_whatever_is_destroyed_by_hand_on_the_source_an_anchor_still_finds_the_base(
+    folder: Path, history: list[Event], target: str, seed: int
+) -> None:
+    run_through(World(seed, folder), history, target)
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -128,3 +128,15 @@ def converge_everywhere(world: World) -> None:
         world.tick()
         world.check()
         world.check_converged(target, report, wanted, raced=True)
+
+
+def run_through(world: World, history: list[Event], target: str) -> None:
+    for one in history:
+        one.happen(world)
+        world.tick()
+        world.check()
+    wanted = world.web.guids
+    report = world.replicate(target)
+    assert report is not None
+    world.check()
+    world.check_converged(target, report, wanted)

@@ -25,7 +25,8 @@ from hoster.operations.request import ReplicationRequest
 from hoster.operations.snapshots import SnapshotRequest, destroy_snapshot, snapshot_one
 from hoster.testing import VM_ID, NamedHost
 from hoster.zfs.store import ZfsStore
-from tests.properties.simulated import Cluster, Fault, Held, Killed, SimulatedNode, Volume
+from tests.properties.cluster import Cluster, Fault, Killed
+from tests.properties.simulated import Held, SimulatedNode, Volume
 
 WEB = "tank/vm/web"
 BYSTANDER = "tank/vm/web2"
@@ -69,8 +70,10 @@ class World:
     shared: set[str] = field(default_factory=set)
     given_up: dict[str, set[int]] = field(default_factory=lambda: {"a": set(), "b": set(), "local": set()})
     concurrent: bool = False
+    lost: bool = False
     sending: str = ""
     pruning: tuple[SnapshotType, int] = (SnapshotType.REPLICATION, SOURCE_KEEP)
+    keep: dict[SnapshotType, int] = field(default_factory=lambda: dict(KEEP))
     cluster: Cluster = field(init=False)
     context: SimulatedContext = field(init=False)
 
@@ -94,7 +97,7 @@ class World:
             }
             self.source.create(name, marks)
             self.source.write(name, 8)
-        self.source.snapshot([f"{BYSTANDER}@{t}_2024-03-31_01-30-00" for t in ("hourly", "replication")[:1]])
+        self.source.snapshot([f"{BYSTANDER}@hourly_2024-03-31_01-30-00"])
         settings = Settings(
             read_from=Path("/nowhere"),
             datasets=("tank/vm",),
@@ -138,6 +141,13 @@ class World:
         """Somebody takes a snapshot of the replica, in which nothing can have been written."""
         self.cluster.nodes[target].snapshot([f"{WEB}@{name}"])
 
+    def lose(self, index: int) -> None:
+        """Somebody destroys a snapshot of the VM by hand; a target is left with an anchor then, at worst."""
+        found = self._pick("local", index)
+        if found and not found.holds and not found.clones:
+            self.web.snapshots.remove(found)
+            self.lost = True
+
     def hold(self, node: str, index: int) -> None:
         if found := self._pick(node, index):
             found.holds = 0 if found.holds else 1
@@ -163,9 +173,11 @@ class World:
         with self._by_count(SnapshotType.REPLICATION, ASKED_FOR):
             try:
                 destroy_snapshot(self.context, "web", found.name)
-            except (Refused, OperationFailed) as error:
-                assert isinstance(error, Refused) or self.concurrent
-                assert found in self.web.snapshots or self.concurrent
+            except Refused:
+                assert found in self.web.snapshots
+            except OperationFailed:
+                if not self.concurrent:
+                    raise
 
     def replicate(self, target: str, fault: Fault | None = None) -> Report | None:
         """``hoster vm replicate``; None where it was killed, or failed as a whole."""
@@ -220,7 +232,10 @@ class World:
                 if version.guid in ours:
                     assert version.content == ours[version.guid].content, "one GUID, one content"
             if target in self.shared:
-                assert there.guids & set(ours), f"{target} and the source share no snapshot any more"
+                known = set(ours) | (
+                    {guid for guid, _ in self.web.bookmarks.values()} if self.lost else set()
+                )
+                assert there.guids & known, f"{target} and the source share no snapshot any more"
         assert len(self.source.volumes[BYSTANDER].snapshots) == 1
         assert not self.source.volumes[BYSTANDER].bookmarks
         assert not any(BYSTANDER in self.cluster.nodes[target].volumes for target in ("a", "b"))
@@ -259,8 +274,9 @@ class World:
         """Whatever is destroyed, by whatever plan, is of the right type, old enough, and needed by nobody."""
         assert volume.name == WEB
         self.given_up[node.name].add(victim.guid)
-        assert not victim.holds, f"{victim.name} is held"
-        assert not victim.clones, f"{victim.name} is cloned"
+        if not self.concurrent:  # what is held or cloned meanwhile, ZFS keeps by itself
+            assert not victim.holds, f"{victim.name} is held"
+            assert not victim.clones, f"{victim.name} is cloned"
         asked_for = self.pruning[1] == ASKED_FOR
         label = snapshot_label(victim.name)
         assert asked_for or label is not None, f"{victim.name} is the user's"
@@ -279,7 +295,7 @@ class World:
             stype, keep = self.pruning
         else:
             assert label is not None
-            stype, keep = label.stype, KEEP.get(label.stype, 10**6)
+            stype, keep = label.stype, self.keep.get(label.stype, 10**6)
             assert victim.sent_by == f"{VM_ID}/1", f"{victim.name} was not sent by us"
             common = [s for s in volume.snapshots if s.guid in self.web.guids]
             assert victim is not common[-1], "the base of the next increment"

@@ -12,11 +12,15 @@ from collections.abc import Iterator
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import click
 import msgspec
 import pytest
 
+from hoster.cli import snapshot as snapshot_commands
+from hoster.cli import vm as vm_commands
 from hoster.cli.main import hoster
 from hoster.config.settings import DEFAULT_PLACES, DEFAULT_RUN_DIR, DEFAULT_STATE_DIR, ReplicationSettings
 from hoster.config.settings_file import Document, HostConfig
@@ -24,7 +28,15 @@ from hoster.errors import ExitCode
 from hoster.host import ssh
 from hoster.model.names import SnapshotType
 from hoster.model.plan import Destroyed, Ground, Outcome, VmReport
+from hoster.model.storage import Role
+from hoster.model.vms import Vm
+from hoster.operations.machines import ListedVm
+from hoster.operations.snapshots import ListedSnapshot
+from hoster.testing import dataset
 from hoster.zfs.argv import LISTED_PROPERTIES
+
+if TYPE_CHECKING:
+    from hoster.operations.context import Context
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = (ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md")))
@@ -81,6 +93,10 @@ def test_every_command_has_a_section_that_lists_its_options_and_no_others(words:
     documented = [{word for word in CODE.findall(row[0]) if word.startswith("-")} for row in rows(words)]
     assert {frozenset(row) for row in documented} == spellings(COMMANDS[words])
     assert len(documented) == len(spellings(COMMANDS[words])), "an option is listed twice"
+
+
+def test_every_section_about_a_command_has_a_command_that_exists() -> None:
+    assert {heading for heading in sections() if re.match(r"hoster( |$)", heading)} == set(COMMANDS)
 
 
 @each_command
@@ -144,6 +160,16 @@ def test_every_field_and_every_outcome_of_a_report_is_explained() -> None:
     assert sorted(first_words("Reports")) == sorted(expected)
     for field in fields(Destroyed):
         assert f"`{field.name}`" in sections()["Reports"]
+
+
+def test_every_field_of_a_listing_is_explained() -> None:
+    web = dataset("tank/vm/web", "h1")
+    listed = snapshot_commands._document(ListedSnapshot("web", web.snapshots[0], needed=False))
+    assert sorted(first_words("snapshot list and snapshot list-all")) == sorted(listed)
+    machine = Vm("web", web, (), Role.PRIMARY, "node1", production=True)
+    context = cast("Context", SimpleNamespace(hostname="node1"))
+    listed = vm_commands._document(context, ListedVm(machine, running=False))
+    assert sorted(first_words("vm list and vm info")) == sorted(listed)
 
 
 def test_every_user_property_is_explained() -> None:

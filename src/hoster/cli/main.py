@@ -6,6 +6,7 @@ Subcommands are imported when they are called, so that none pays for the others.
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ import click
 
 from hoster import __version__
 from hoster.cli.messages import show_error
-from hoster.errors import ExitCode, HosterError
+from hoster.errors import ExitCode, HosterError, OperationFailed
 
 TERMINATED = 128 + signal.SIGTERM
 
@@ -27,6 +28,13 @@ class LazyGroup(click.Group):
     def __init__(self, *args: object, lazy: Mapping[str, str] | None = None, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
         self._lazy = dict(lazy or {})
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Without a subcommand the help is the answer, with 0 (releases of click differ in that)."""
+        if not args and not ctx.resilient_parsing:
+            click.echo(ctx.get_help())
+            ctx.exit(ExitCode.DONE)
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted({*super().list_commands(ctx), *self._lazy})
@@ -85,6 +93,7 @@ def main() -> NoReturn:
         # Outside its standalone mode click returns the code that a command left with.
         left_with = hoster.main(standalone_mode=False, prog_name="hoster")
         code: int = left_with if isinstance(left_with, int) else ExitCode.DONE
+        sys.stdout.flush()
     except click.ClickException as error:
         error.show()
         code = ExitCode.USAGE
@@ -95,9 +104,18 @@ def main() -> NoReturn:
         click.echo("interrupted", err=True)
         code = ExitCode.INTERRUPTED
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has gone (| head): nothing to say, and no one to
-        code = ExitCode.DONE
+        code = ExitCode.DONE  # the reader of our output has gone (| head): nothing to say, and no one to
+        _silence_output()
+    except OSError as error:
+        show_error(OperationFailed(f"the output cannot be written: {error.strerror}"))
+        code = ExitCode.FAILED
+        _silence_output()
     sys.exit(code)
+
+
+def _silence_output() -> None:
+    """Lets what is still buffered go nowhere, so that Python does not complain of it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:

@@ -89,7 +89,12 @@ def json_option(function: _F) -> _F:
 def unix_option(function: _F) -> _F:
     """``-u``: a table for pipes."""
     return click.option(
-        "-u", "--unix", "unix", is_flag=True, help="No borders, no header: one line each, for pipes."
+        "-u",
+        "--unix",
+        "--unix-style",
+        "unix",
+        is_flag=True,
+        help="No borders, no header: one line each, for pipes.",
     )(function)
 
 

@@ -65,4 +65,4 @@ class Locks:
 
 def _busy(descriptor: int, what: str) -> Busy:
     holder = os.pread(descriptor, 1000, 0).decode(errors="replace").strip() or "a process just starting"
-    return Busy(f"{what} is in use by {holder}", hint="wait for it with --wait SECONDS, or try again later")
+    return Busy(f"{what} is in use by {holder}", hint="try again when it has ended, or wait for it (--help)")

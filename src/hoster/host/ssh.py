@@ -32,10 +32,11 @@ _NOISE_LIMIT = 1024 * 1024
 
 _FAILURES = (
     # What OpenSSH says (9.2 on Debian 12 and 10.0 on Debian 13; the words are the same since 7.x), what it
-    # means, and what to do. First match wins, so the changed key stands before the unknown one.
+    # means, and what to do. First match wins, so causes stand before consequences.
     ("IDENTIFICATION HAS CHANGED", "its host key has changed", "changed-key"),
     ("Host key verification failed", "its host key is not known here", "unknown-key"),
     ("host key is known for", "its host key is not known here", "unknown-key"),
+    ("UNPROTECTED PRIVATE KEY", "the key file may be read by others, so ssh ignores it", "key-mode"),
     ("Could not resolve hostname", "its name does not resolve", "resolve"),
     ("Permission denied", "it refused every key offered", "refused"),
     ("Too many authentication failures", "it refused every key offered", "refused"),
@@ -43,7 +44,6 @@ _FAILURES = (
     ("timed out", "it does not answer", "silent"),
     ("No route to host", "there is no route to it", "silent"),
     ("Network is unreachable", "its network cannot be reached", "silent"),
-    ("UNPROTECTED PRIVATE KEY", "the key file may be read by others, so ssh ignores it", "key-mode"),
 )
 
 

@@ -93,7 +93,6 @@ class Ground(StrEnum):
     """Why a VM's replication is refused; stable words, found in ``--json`` and in the reference."""
 
     IS_REPLICA = "is-replica"
-    ROLE_CONTRADICTS = "role-contradicts"
     SAME_DATASET = "same-dataset"
     TARGET_PARENT_MISSING = "target-parent-missing"
     FOREIGN_DATASET = "foreign-dataset"

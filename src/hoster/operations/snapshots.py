@@ -47,7 +47,7 @@ def snapshot_one(context: Context, name: str, request: SnapshotRequest) -> Repor
         vm = look_around(context).named(name)
         if not vm.is_primary:
             raise Refused(
-                f"{name} is a {vm.role.value} here, of {vm.parent}'s VM: snapshots are taken there",
+                f"{name} is marked {vm.role.value} on this node, so its snapshots are taken on {vm.parent}",
                 hint=f"on {vm.parent}: hoster snapshot new {name}",
             )
         return _run(context, [_work(context, vm, request, "asked for")], request, ())

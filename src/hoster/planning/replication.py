@@ -117,7 +117,7 @@ def _at_source(subject: Subject, site: TargetSite) -> Refusal | None:
     vm, source = subject.name, subject.dataset
     if subject.role is not Role.PRIMARY:
         if source.marks.role is None:
-            remedy = f"hoster vm adopt {vm}    (if this node is where it runs)"
+            remedy = f"hoster vm adopt {vm} --parent-was {subject.parent}    (if this node runs it now)"
             evidence = f"its parent_host is {subject.parent!r}, so here it is a backup of that node's VM"
         else:
             remedy = f"on {subject.parent}: hoster vm replicate {vm} --endpoint …"
@@ -129,14 +129,14 @@ def _at_source(subject: Subject, site: TargetSite) -> Refusal | None:
             Ground.UNSUPPORTED,
             f"it has datasets below it ({', '.join(subject.descendants)}),"
             " which this version of hoster cannot replicate",
-            f"move its disks into files in {source.name}, or leave it out with --filter",
+            f"move its disks into files in {source.name}, or name the other VMs with --filter",
         )
     if source.encrypted:
         return Refusal(
             vm,
             Ground.UNSUPPORTED,
             f"{source.name} is encrypted, and this version of hoster does not send raw streams",
-            "leave it out with --filter",
+            "name the other VMs with --filter",
         )
     if site.same_pool:
         return Refusal(

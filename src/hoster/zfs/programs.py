@@ -56,7 +56,7 @@ return result
 """Arguments: name, guid, name, guid ... Destroys each snapshot that still has that GUID, unless a target's
 anchor is on it by now: a replication may have begun since whoever asks has looked.
 
-Bookmarks cannot be destroyed, nor seen, from a channel program (seen on OpenZFS 2.3.9)."""
+Bookmarks can be listed by a channel program, but not destroyed (seen on OpenZFS 2.3.9)."""
 
 ANCHOR = (
     _PRELUDE

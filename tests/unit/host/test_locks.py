@@ -47,7 +47,7 @@ def test_what_is_held_elsewhere_is_busy_and_says_who_holds_it(tmp_path: Path) ->
         pass
     assert caught.value.message.startswith(f"the disk is in use by process {process.pid} since 2")
     assert caught.value.message.endswith(": the other one")
-    assert "--wait" in caught.value.hint
+    assert "wait for it" in caught.value.hint
     assert caught.value.exit_code is ExitCode.BUSY
 
 

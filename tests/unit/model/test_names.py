@@ -19,6 +19,7 @@ from hoster.model.names import (
     endpoint,
     job_name,
     new_snapshot_name,
+    next_snapshot_name,
     snapshot_label,
     snapshot_type,
     vm_name,
@@ -94,6 +95,18 @@ def test_the_second_and_third_of_a_second_are_numbered() -> None:
         "custom_2023-08-12_13-21-36_2",
         "custom_2023-08-12_13-21-36_3",
     ]
+
+
+@pytest.mark.parametrize("name", ["manual", "custom_2023-08-12", "hourly_20230812_132136.123456", ""])
+def test_only_a_name_that_hoster_gives_has_a_next_one(name: str) -> None:
+    with pytest.raises(ValueError, match="is not a name that hoster gives"):
+        next_snapshot_name(name)
+
+
+@pytest.mark.parametrize(("name", "follows"), [("", "_2"), ("_2", "_3"), ("_9", "_10")])
+def test_the_next_name_counts_on(name: str, follows: str) -> None:
+    plain = "custom_2023-08-12_13-21-36"
+    assert next_snapshot_name(plain + name) == plain + follows
 
 
 def test_the_longest_snapshot_name_fits_where_a_datasets_name_leaves_room() -> None:

@@ -24,7 +24,7 @@ from hoster.testing import VM_ID, dataset, guid_of, target_key, words
 
 SITE = TargetSite("backup1", "tank/vm", target_key("1").guid)
 TARGET = "tank/vm/web"
-OTHER_A = guid_of("a'")
+OTHER_A, OTHER_B = guid_of("a'"), guid_of("b'")
 
 
 def subject(history: str, role: Role = Role.PRIMARY) -> Subject:
@@ -120,7 +120,7 @@ def test_a_vm_without_marks_whose_file_names_another_parent_is_left_to_it() -> N
     refusal = refused(here, None)
     assert refusal.ground is Ground.IS_REPLICA
     assert refusal.evidence == "its parent_host is 'node9', so here it is a backup of that node's VM"
-    assert refusal.remedy == "hoster vm adopt web    (if this node is where it runs)"
+    assert refusal.remedy == "hoster vm adopt web --parent-was node2    (if this node runs it now)"
 
 
 def test_a_vm_with_datasets_below_it_is_refused_by_name() -> None:
@@ -240,6 +240,18 @@ def test_data_of_the_replicas_own_after_the_base_is_a_refusal(there: str, count:
     assert "nothing is lost" in refusal.remedy
 
 
+@pytest.mark.parametrize("there", ["b' a", "a b'", "x b' a y"])
+def test_a_name_that_another_version_has_there_is_refused_with_the_rename(there: str) -> None:
+    refusal = refused(subject("a b c"), replica(there))
+    assert refusal.ground is Ground.NAME_TAKEN
+    assert f"tank/vm/web@b on backup1 is another version (guid {OTHER_B:016x})" in refusal.evidence
+    assert refusal.remedy.startswith(f"ssh backup1 zfs rename tank/vm/web@b tank/vm/web@b.{OTHER_B:016x}")
+
+
+def test_a_name_that_is_not_to_be_sent_any_more_is_in_nobodys_way() -> None:
+    assert cleared(subject("b a c"), replica("b' a!")).base is not None
+
+
 def test_what_was_written_to_a_replica_is_shown_with_the_rollback_that_discards_it() -> None:
     refusal = refused(subject("a b"), replica("a ~512"))
     assert refusal.ground is Ground.REPLICA_MODIFIED
@@ -256,12 +268,13 @@ REFUSALS: dict[Ground, Callable[[], Refusal]] = {
     Ground.NOT_A_REPLICA: lambda: refused(subject("a"), replace(replica("a"), marks=Marks(VM_ID))),
     Ground.PARTIAL_RECEIVE: lambda: refused(subject("a"), replace(replica("a"), resume_token="1-a")),
     Ground.NO_COMMON_VERSION: lambda: refused(subject("a"), replica("x")),
+    Ground.NAME_TAKEN: lambda: refused(subject("a b"), replica("b' a")),
     Ground.REPLICA_AHEAD: lambda: refused(subject("a"), replica("a x+1")),
     Ground.REPLICA_MODIFIED: lambda: refused(subject("a"), replica("a ~1")),
 }
 
 
-@pytest.mark.parametrize("ground", [g for g in Ground if g is not Ground.ROLE_CONTRADICTS])
+@pytest.mark.parametrize("ground", Ground)
 def test_every_ground_has_a_case_with_evidence_and_a_remedy(ground: Ground) -> None:
     refusal = REFUSALS[ground]()
     assert refusal.ground is ground

@@ -35,6 +35,7 @@ def test_any_other_answer_has_no_version(word: str) -> None:
         ("done", True, "done"),
         ("done 00ff 5", True, "done 00ff 5"),
         ("gone", False, "it does not exist any more"),
+        ("anchored", False, "a target needs it by now as the base of its next increment"),
         ("changed", False, "another snapshot has taken its name"),
         ("error 16", False, "it is held, being sent, or otherwise busy"),
         ("error 17", False, "it has a clone"),
