@@ -120,7 +120,7 @@ def test_a_vm_without_marks_whose_file_names_another_parent_is_left_to_it() -> N
     refusal = refused(here, None)
     assert refusal.ground is Ground.IS_REPLICA
     assert refusal.evidence == "its parent_host is 'node9', so here it is a backup of that node's VM"
-    assert refusal.remedy == "hoster vm adopt web --parent-was node2    (if this node runs it now)"
+    assert refusal.remedy == "hoster vm adopt web --parent-was node9    (if this node runs it now)"
 
 
 def test_a_vm_with_datasets_below_it_is_refused_by_name() -> None:
