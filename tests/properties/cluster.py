@@ -23,7 +23,8 @@ class Fault:
 
     ``before`` and ``after`` kill hoster there; ``link`` lets every command to another node fail from there
     on; ``stream`` cuts the next stream after ``arrives`` versions, and ``stream-killed`` hoster with it;
-    ``meanwhile`` lets something else on the source happen first.
+    ``lie`` lets the next stream end well though nothing arrives; ``meanwhile`` lets something else on the
+    source happen first.
     """
 
     kind: str
@@ -63,13 +64,14 @@ class Cluster:
         self._pass("before")
         stream = source.send(*_send_words(send))
         cut = self.fault if self.fault and self.fault.kind.startswith("stream") else None
+        lie = self.fault is not None and self.fault.kind == "lie" and self.fault.at <= self.count
         lost = self._link_lost(target)
         at_most = 0 if lost else cut.arrives if cut and cut.at <= self.count else 10**6
         said = "failed to read from stream"
         if isinstance(stream, Stream):
             meter(100 * len(stream.versions))
             name, marks = _receive_words(receive)
-            said = target.receive(name, stream, marks, at_most)
+            said = "" if lie else target.receive(name, stream, marks, at_most)
         if cut is not None and cut.at <= self.count and said:
             self.fault = None
             if cut.kind == "stream-killed":

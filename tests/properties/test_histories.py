@@ -60,7 +60,7 @@ def test_what_is_taken_between_the_look_and_the_newest_version_travels_along(wor
     assert [s.name.partition("_")[0] for s in world.web.snapshots] == ["replication", "hourly", "replication"]
 
 
-@pytest.mark.parametrize("kind", ["before", "after", "link", "stream", "stream-killed"])
+@pytest.mark.parametrize("kind", ["before", "after", "link", "lie", "stream", "stream-killed"])
 @pytest.mark.parametrize("at", range(12))
 def test_a_run_that_ends_at_any_command_is_put_right_by_the_next(world: World, kind: str, at: int) -> None:
     for _ in range(3):

@@ -19,7 +19,7 @@ TYPES = st.sampled_from(
     [SnapshotType.HOURLY, SnapshotType.DAILY, SnapshotType.REPLICATION, SnapshotType.CUSTOM]
 )
 KEEPS = st.sampled_from([None, 1, 2, 3])
-KINDS = st.sampled_from(["before", "after", "link", "stream", "stream-killed"])
+KINDS = st.sampled_from(["before", "after", "link", "lie", "stream", "stream-killed"])
 FAULTS = st.builds(Fault, KINDS, st.integers(0, 9), st.integers(0, 3))
 
 

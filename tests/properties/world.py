@@ -197,8 +197,7 @@ class World:
         if there is not None and there.guids & self.web.guids:
             self.shared.add(target)
         if report is not None and not self.concurrent:
-            for name in ("local", target):
-                assert sorted(self.cluster.nodes[name].destroyed) == destroyed_on(report, name)
+            self._judge_report(report, target)
         for bookmark, (guid, _) in bookmarks.items():
             if bookmark not in self.web.bookmarks and not self.concurrent:
                 key = target_key_of(self, target)
@@ -261,6 +260,19 @@ class World:
         base = [s.guid for s in there.snapshots if s.guid in known][-1]
         assert [b.guid for b in anchors_of(seen, key)] == [base]
         assert all(s.sent_by == f"{VM_ID}/1" for s in there.snapshots if s.guid in self.web.guids)
+
+    def _judge_report(self, report: Report, target: str) -> None:
+        """A report says what was destroyed, and no more; what is called done has arrived."""
+        for name in ("local", target):
+            assert sorted(self.cluster.nodes[name].destroyed) == destroyed_on(report, name)
+        for vm in report.vms:
+            assert not [note for note in vm.notes if "by now" in note], "known before, if one had looked"
+            there = self.replica(target)
+            if vm.outcome is Outcome.FAILED:
+                assert not vm.destroyed, "a run that has failed destroys nothing"
+            elif vm.outcome is not Outcome.REFUSED:
+                assert there is not None
+                assert self.web.snapshots[-1].guid in there.guids, f"{vm.outcome}, and it is not there"
 
     @contextmanager
     def _by_count(self, stype: SnapshotType, keep: int) -> Iterator[None]:

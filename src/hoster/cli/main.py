@@ -107,7 +107,8 @@ def main() -> NoReturn:
         code = ExitCode.DONE  # the reader of our output has gone (| head): nothing to say, and no one to
         _silence_output()
     except OSError as error:
-        show_error(OperationFailed(f"the output cannot be written: {error.strerror}"))
+        what = error.filename or "the output cannot be written"
+        show_error(OperationFailed(f"{what}: {error.strerror}"))
         code = ExitCode.FAILED
         _silence_output()
     sys.exit(code)

@@ -90,6 +90,17 @@ def report_document(report: Report, code: ExitCode) -> dict[str, Any]:
     return {"dry_run": report.dry_run, "exit_code": int(code), "vms": report.vms}
 
 
+def log_lines(report: Report) -> list[str]:
+    """The report for a log: one line for each VM."""
+    lines = []
+    for vm in report.vms:
+        sent = f", {len(vm.sent)} sent, {vm.sent_bytes} bytes in {vm.seconds:.1f} s" if vm.sent else ""
+        reason = f": {vm.reason}" if vm.reason else ""
+        notes = "".join(f"; {note}" for note in vm.notes)
+        lines.append(f"{vm.vm}: {vm.outcome.value}{sent}{reason}{notes}")
+    return lines or ["there was no VM to work on"]
+
+
 def _show_vm(vm: VmReport, *, dry_run: bool) -> None:
     would = "would be " if dry_run else ""
     for name in vm.taken:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
 from hoster.cli.main import LazyGroup
-from hoster.cli.messages import CHANGED, ERROR, INFO, say
+from hoster.cli.messages import CHANGED, ERROR, INFO, WARNING, say
 from hoster.cli.options import (
     ENDPOINT,
     JOB_NAME,
@@ -19,8 +20,8 @@ from hoster.cli.options import (
     vm_argument,
 )
 from hoster.cli.progress import observer_for
-from hoster.cli.render import finish, human_size, print_json, print_table
-from hoster.errors import ExitCode
+from hoster.cli.render import finish, human_size, log_lines, print_json, print_table
+from hoster.errors import ExitCode, HosterError
 from hoster.host.ssh import SshOptions
 from hoster.host.throttle import MIB
 from hoster.model.names import Endpoint, SnapshotType
@@ -29,6 +30,7 @@ from hoster.operations.context import Context, wire
 from hoster.operations.machines import ListedVm, list_machines
 from hoster.operations.replicate import replicate as replicate_vms
 from hoster.operations.request import ReplicationRequest
+from hoster.records.job_log import append, log_path
 
 
 @click.group(cls=LazyGroup)
@@ -128,7 +130,7 @@ def _replication_options(function: click.decorators.FC) -> click.decorators.FC:
             "--script-name",
             "job",
             type=JOB_NAME,
-            help="Name of the job, for its lock.",
+            help="Name of the job, for its lock and its log.",
         ),
         click.option(
             "--target-dataset",
@@ -172,8 +174,7 @@ def replicate(name: str, as_json: bool, **options: Any) -> None:
     context = wire()
     options["job"] = options["job"] or f"vm_{name}_to_{options['endpoint'].host}"
     request = _request(context, (name,), **options)
-    report = replicate_vms(context, request, observer_for(quiet=as_json))
-    finish(report, as_json=as_json)
+    _replicate(context, request, as_json=as_json)
 
 
 @vm.command(name="replicate-all")
@@ -194,7 +195,27 @@ def replicate_all(names: str | None, as_json: bool, include_non_production: bool
     if chosen == ():
         raise click.BadParameter("names no VM", param_hint="--filter")
     request = _request(context, chosen, include_non_production=include_non_production, **options)
-    finish(replicate_vms(context, request, observer_for(quiet=as_json)), as_json=as_json)
+    _replicate(context, request, as_json=as_json)
+
+
+def _replicate(context: Context, request: ReplicationRequest, *, as_json: bool) -> None:
+    """Runs it, and keeps the outcome in the job's log, that of a run that could not begin included."""
+    path = log_path(request.job_name)
+    try:
+        report = replicate_vms(context, request, observer_for(quiet=as_json))
+    except HosterError as error:
+        _log(path, request, [f"the run ended: {error.message}"])
+        raise
+    _log(path, request, log_lines(report))
+    finish(report, as_json=as_json)
+
+
+def _log(path: Path, request: ReplicationRequest, lines: list[str]) -> None:
+    if request.dry_run:
+        return
+    problem = append(path, lines, datetime.now())
+    if problem:
+        say(WARNING, problem, err=True)
 
 
 def _request(

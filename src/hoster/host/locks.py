@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from hoster.errors import Busy
+from hoster.errors import Busy, OperationFailed
 
 _POLL_S = 0.2
 
@@ -41,9 +41,14 @@ class Locks:
             os.close(descriptor)
 
     def _open(self, what: str) -> int:
-        self._folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         digest = hashlib.sha256(what.encode()).hexdigest()[:16]
-        return os.open(self._folder / f"{digest}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+        try:
+            self._folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+            return os.open(self._folder / f"{digest}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise OperationFailed(
+                f"{self._folder}: no lock can be made there: {error.strerror}", hint="run hoster as root"
+            ) from error
 
     def _acquire(self, descriptor: int, what: str, wait_s: float) -> None:
         deadline = time.monotonic() + wait_s

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from hoster.errors import Unreachable
+from hoster.errors import OperationFailed, Unreachable
 from hoster.host.process import SystemRunner, end
 from hoster.host.reach import MACHINE_SCRIPT, quoted, remote_shell_line
 from hoster.model.names import Endpoint
@@ -235,15 +235,21 @@ def _private_folder(run_dir: Path) -> tuple[Path, int]:
 
     Folders of processes that are gone (killed, or a crash) are removed first: their lock is free.
     """
-    run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
-    for stale in run_dir.glob("ssh-*"):
-        lock = _lock_file(stale)
-        if lock is not None:
-            shutil.rmtree(stale, ignore_errors=True)
-            os.close(lock)
-    folder = Path(tempfile.mkdtemp(prefix="ssh-", dir=run_dir))
+    try:
+        run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix="ssh-", dir=run_dir))
+    except OSError as error:
+        raise OperationFailed(
+            f"{run_dir}: no folder for the connection can be made there: {error.strerror}",
+            hint="run hoster as root",
+        ) from error
     lock = _lock_file(folder)
     assert lock is not None, "a folder made just now cannot be locked by another process"
+    for stale in run_dir.glob("ssh-*"):
+        freed = _lock_file(stale) if stale != folder else None
+        if freed is not None:
+            shutil.rmtree(stale, ignore_errors=True)
+            os.close(freed)
     return folder, lock
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hoster.errors import OperationFailed, Refused
-from hoster.model.anchors import needed_by_targets
+from hoster.model.anchors import anchor_target, needed_by_targets
 from hoster.model.names import SnapshotType
 from hoster.model.plan import Destroyed, DestroySnapshot, Outcome, Report, TakeSnapshot, VmReport
 from hoster.model.storage import Role, Snapshot
@@ -215,7 +215,9 @@ def _refuse_if_needed(vm: Vm, victim: Snapshot) -> None:
             hint=f"on {vm.parent}: hoster vm replicate {vm.name} --endpoint …  (brings a newer one)",
         )
     if victim.guid in needed_by_targets(dataset):
+        anchors = [b.full_name for b in dataset.bookmarks if anchor_target(b) is not None]
         raise Refused(
             f"{victim.full_name} is what a target's next increment starts from",
-            hint=f"hoster vm replicate {vm.name} --endpoint …  (the next version then takes its place)",
+            hint=f"hoster vm replicate {vm.name} --endpoint …  (the next version then takes its place;"
+            f" if that target is gone for good: zfs destroy {anchors[0]})",
         )

@@ -13,6 +13,7 @@ from hoster.model.names import Endpoint, SnapshotType
 from hoster.model.plan import Ground, Outcome, Report
 from hoster.operations.replicate import replicate
 from hoster.operations.request import ReplicationRequest
+from tests.properties.cluster import Fault
 from tests.properties.world import BYSTANDER, WEB, Quiet, World
 
 REQUEST = ReplicationRequest(SshOptions(Endpoint("a")))
@@ -116,6 +117,26 @@ def test_the_counts_of_the_command_line_go_before_those_of_the_settings(world: W
     assert replica is not None
     assert len(replica.snapshots) == 1
     assert [gone.node for gone in report.vms[0].destroyed] == ["a", "a", "a"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("stream", "a: sending tank/vm/web@hourly_2024-03-31_01-30-00: cannot receive: failed to read"),
+        ("lie", "a does not list hourly_2024-03-31_01-30-00 (guid "),
+        ("link", "a: the connection was lost while"),
+    ],
+)
+def test_what_did_not_arrive_is_a_failure_in_the_words_of_whoever_knew(
+    world: World, kind: str, said: str
+) -> None:
+    world.snapshot(SnapshotType.HOURLY, None)
+    world.cluster.begin(Fault(kind, 5))
+    vm = run(world, REQUEST).vms[0]
+    assert vm.outcome is Outcome.FAILED
+    assert vm.reason.startswith(said)
+    assert vm.sent == ()
+    assert vm.destroyed == ()
 
 
 def test_the_bystander_is_a_vm_of_its_own(world: World) -> None:
