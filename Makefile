@@ -35,7 +35,8 @@ check: $(READY)
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest --quiet tests/unit/test_house.py
+	$(BIN)/pytest --quiet tests/unit/test_house.py tests/unit/model tests/unit/planning \
+	    --cov=hoster.model --cov=hoster.planning --cov-branch --cov-fail-under=100 --cov-report=term:skip-covered
 
 unit: $(READY)
 	$(BIN)/pytest -m "not lab"

@@ -10,10 +10,9 @@ of a target, both included, is needed by that target and is never pruned.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-from hoster.model.storage import Bookmark, Dataset, Snapshot, Version
+from hoster.model.storage import Bookmark, Dataset, Version
 
 _NAME = re.compile(r"hoster-([0-9a-f]{16})-([0-9a-f]{16})")
 
@@ -65,9 +64,3 @@ def superseded_anchors(dataset: Dataset, target: TargetKey, arrived: Version | N
     if arrived is None:
         return ()
     return tuple(b for b in anchors_of(dataset, target) if b.guid != arrived.guid)
-
-
-def newest_with(versions: Iterable[Snapshot], guids: frozenset[int]) -> Snapshot | None:
-    """The snapshot of highest createtxg among ``versions`` whose GUID is in ``guids``."""
-    found = [s for s in versions if s.guid in guids]
-    return max(found, key=lambda s: s.createtxg, default=None)

@@ -26,8 +26,3 @@ def written_since(dataset: Dataset, stype: SnapshotType) -> int | None:
     newest = of_type[-1]
     later = sum(s.written for s in dataset.snapshots if s.createtxg > newest.createtxg)
     return dataset.written + later
-
-
-def unchanged_since(dataset: Dataset, stype: SnapshotType) -> bool:
-    """Whether a snapshot of that type would only repeat the newest one of its type."""
-    return written_since(dataset, stype) == 0

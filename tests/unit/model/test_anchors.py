@@ -10,7 +10,6 @@ from hoster.model.anchors import (
     anchor_target,
     anchors_of,
     needed_by_targets,
-    newest_with,
     superseded_anchors,
 )
 from hoster.model.storage import Bookmark
@@ -88,12 +87,3 @@ def test_what_arrived_supersedes_every_other_anchor_of_its_target(
 
 def test_where_nothing_arrived_no_anchor_is_superseded() -> None:
     assert superseded_anchors(dataset("tank/vm/web", "a@1 b@1"), KEY, None) == ()
-
-
-def test_the_newest_with_a_guid_goes_by_createtxg() -> None:
-    web = dataset("tank/vm/web", "a b c")
-    guids = frozenset({guid_of("a"), guid_of("b"), guid_of("z")})
-    found = newest_with(reversed(web.snapshots), guids)
-    assert found is not None
-    assert found.name == "b"
-    assert newest_with(web.snapshots, frozenset()) is None
