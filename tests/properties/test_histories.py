@@ -79,6 +79,23 @@ def test_a_run_that_ends_at_any_command_is_put_right_by_the_next(world: World, k
     world.check_converged("a", replicated(world, "a"), wanted)
 
 
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("kind", ["stream", "stream-killed"])
+def test_runs_that_fail_again_and_again_do_not_fill_the_source(world: World, kind: str, first: bool) -> None:
+    if not first:
+        replicated(world, "a")
+    most = 0
+    for _ in range(12):
+        world.write(3)
+        world.tick()
+        world.replicate("a", Fault(kind, 0, 0))
+        world.check()
+        most = max(most, len(world.web.snapshots))
+    assert most <= 6
+    wanted = world.web.guids
+    world.check_converged("a", replicated(world, "a"), wanted)
+
+
 def test_a_target_that_was_away_for_long_finds_its_base(world: World) -> None:
     replicated(world, "b")
     for _ in range(20):

@@ -253,7 +253,8 @@ class World:
         assert (there.content, there.total) == (self.web.content, self.web.total)
         first = min(s.createtxg for s in self.web.snapshots if s.guid in there.guids)
         since = {s.guid for s in self.web.snapshots if s.createtxg >= first} if raced else wanted
-        assert wanted & since <= there.guids | self.given_up[target], "a version of the source is missing"
+        given_up = self.given_up[target] | self.given_up["local"]
+        assert wanted & since <= there.guids | given_up, "a version of the source is missing"
         seen = self.source.seen(WEB)
         key = target_key_of(self, target)
         known = self.web.guids | {b.guid for b in seen.bookmarks}
@@ -269,7 +270,10 @@ class World:
             assert not [note for note in vm.notes if "by now" in note], "known before, if one had looked"
             there = self.replica(target)
             if vm.outcome is Outcome.FAILED:
-                assert not vm.destroyed, "a run that has failed destroys nothing"
+                left_by_others = [
+                    g for g in vm.destroyed if g.node == "local" and "@replication_" in g.snapshot
+                ]
+                assert list(vm.destroyed) == left_by_others, "a run that has failed destroys nothing else"
             elif vm.outcome is not Outcome.REFUSED:
                 assert there is not None
                 assert self.web.snapshots[-1].guid in there.guids, f"{vm.outcome}, and it is not there"
@@ -303,7 +307,7 @@ class World:
             for target in ("a", "b"):
                 there = self.replica(target)
                 held = [s.guid for s in there.snapshots if s.guid in self.web.guids] if there else []
-                assert victim.guid not in held[-1:], f"{victim.name} is the base of {target}"
+                assert self.lost or victim.guid not in held[-1:], f"{victim.name} is the base of {target}"
             stype, keep = self.pruning
         else:
             assert label is not None

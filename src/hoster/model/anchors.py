@@ -60,7 +60,6 @@ def needed_by_targets(dataset: Dataset) -> frozenset[int]:
 
 
 def superseded_anchors(dataset: Dataset, target: TargetKey, arrived: Version | None) -> tuple[Bookmark, ...]:
-    """Anchors for ``target`` that are no longer needed once ``arrived`` is known to be its newest."""
-    if arrived is None:
-        return ()
-    return tuple(b for b in anchors_of(dataset, target) if b.guid != arrived.guid)
+    """Anchors for ``target`` that are no longer needed once ``arrived`` is known to be its newest version
+    (None: it has nothing of this dataset)."""
+    return tuple(b for b in anchors_of(dataset, target) if arrived is None or b.guid != arrived.guid)

@@ -33,10 +33,28 @@ def keep_books(context: Context, request: ReplicationRequest, target: ZfsStore, 
         _mark(target, jobs)
         complete = [job for job in jobs if job.failure is None]
         _prune_target(target, complete, {**context.settings.replication.target_keep, **request.target_keep})
-        _prune_source(context, complete)
+        _prune_source(context, [(job, _newest_common(job)) for job in complete])
     except HosterError as error:
         for job in jobs:
             job.notes.append(f"left for the next run: {error.message}")
+
+
+def put_right(context: Context, jobs: Sequence[Job]) -> None:
+    """Before anything is sent: gives up what runs that failed have left on the source.
+
+    The target was just seen, so an anchor on anything but the newest common version belongs to a transfer
+    that did not arrive. Without this, every failed run would leave a snapshot that nothing may prune.
+    """
+    left = [
+        (job, job.clearance.base)
+        for job in jobs
+        if superseded_anchors(job.source, job.site.key, job.clearance.base)
+    ]
+    try:
+        _prune_source(context, left)
+    except HosterError as error:
+        for job, _ in left:
+            job.notes.append(f"what an earlier run left is still there: {error.message}")
 
 
 def _mark(target: ZfsStore, jobs: Sequence[Job]) -> None:
@@ -67,16 +85,20 @@ def _prune_target(target: ZfsStore, jobs: Sequence[Job], keep: Mapping[SnapshotT
         _record(job, target.node, step, answer.done, answer.explained)
 
 
-def _prune_source(context: Context, jobs: Sequence[Job]) -> None:
-    """Gives up the anchors that the newest common version supersedes, then old replication snapshots."""
-    keep = context.settings.replication.keep
+def _prune_source(context: Context, bases: Sequence[tuple[Job, Version | None]]) -> None:
+    """Gives up the anchors that each newest common version supersedes, then old replication snapshots."""
     superseded: list[Bookmark] = []
     planned: dict[str, tuple[Job, DestroySnapshot]] = {}
-    for job in jobs:
-        old = superseded_anchors(job.source, job.site.key, _newest_common(job))
+    for job, base in bases:
+        old = superseded_anchors(job.source, job.site.key, base)
         bookmarks = tuple(b for b in job.source.bookmarks if b not in old)
-        settled = replace(job.source, bookmarks=bookmarks)
-        retention = plan_retention(settled, SnapshotType.REPLICATION, keep)
+        job.subject = replace(job.subject, dataset=replace(job.source, bookmarks=bookmarks))
+        retention = plan_retention(
+            job.source,
+            SnapshotType.REPLICATION,
+            context.settings.replication.keep,
+            protected=frozenset() if base is None else frozenset({base.guid}),
+        )
         superseded += old
         planned |= {step.victim.full_name: (job, step) for step in retention.destroys}
     # The anchors first: a snapshot that still has one is not destroyed.
@@ -84,6 +106,9 @@ def _prune_source(context: Context, jobs: Sequence[Job]) -> None:
     for answer in context.zfs.destroy([step.victim for _, step in planned.values()]):
         job, step = planned[answer.name]
         _record(job, context.zfs.node, step, answer.done, answer.explained)
+        if answer.done:
+            left = tuple(s for s in job.source.snapshots if s.guid != step.victim.guid)
+            job.subject = replace(job.subject, dataset=replace(job.source, snapshots=left))
 
 
 def _record(job: Job, node: str, step: DestroySnapshot, done: bool, explained: str) -> None:

@@ -17,7 +17,7 @@ from hoster.model.anchors import anchor_name
 from hoster.model.names import SnapshotType
 from hoster.model.plan import Anchor, Outcome, VmReport
 from hoster.model.storage import Bookmark, Dataset, Role, Snapshot
-from hoster.operations.bookkeeping import keep_books
+from hoster.operations.bookkeeping import keep_books, put_right
 from hoster.operations.context import Context
 from hoster.operations.identity import first_marks, properties_of
 from hoster.operations.job import Job
@@ -39,6 +39,7 @@ def run_jobs(
     """Sends every job's VM and reports on each; a job that fails takes no part in the steps after."""
     zfs = context.zfs
     _identify(context, jobs)
+    put_right(context, _alive(jobs))
     _take(context, _alive(jobs))
     _anchor(zfs, _alive(jobs))
     observer.begin({job.vm.name: job.estimated_bytes for job in _alive(jobs)})
@@ -161,6 +162,9 @@ def _verify(target: ZfsStore, jobs: Sequence[Job]) -> None:
         there = {s.guid for s in job.replica.snapshots} if job.replica else set()
         job.arrived = tuple(s for s in job.chain if s.guid in there)
         newest = job.chain[-1]
+        if newest.guid in there and job.failure is not None:
+            job.notes.append(f"everything arrived, though the stream ended badly: {job.failure.message}")
+            job.failure = None
         if newest.guid not in there:
             job.fail(
                 OperationFailed(

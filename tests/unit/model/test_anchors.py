@@ -85,5 +85,6 @@ def test_what_arrived_supersedes_every_other_anchor_of_its_target(
     assert [b.guid for b in found] == [guid_of(word) for word in superseded.split()]
 
 
-def test_where_nothing_arrived_no_anchor_is_superseded() -> None:
-    assert superseded_anchors(dataset("tank/vm/web", "a@1 b@1"), KEY, None) == ()
+def test_where_the_target_has_nothing_every_anchor_for_it_is_superseded() -> None:
+    found = superseded_anchors(dataset("tank/vm/web", "a@1 b@2 c@1"), KEY, None)
+    assert [b.guid for b in found] == [guid_of("a"), guid_of("c")]
