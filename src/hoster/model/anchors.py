@@ -46,17 +46,23 @@ def anchors_of(dataset: Dataset, target: TargetKey) -> tuple[Bookmark, ...]:
 
 
 def needed_by_targets(dataset: Dataset) -> frozenset[int]:
-    """GUIDs of the snapshots that some target needs: from its oldest anchor to its newest, both included."""
+    """GUIDs of the snapshots that some target needs: from its oldest anchor to its newest, both included.
+
+    Where somebody has destroyed the snapshot of the oldest anchor, the newest one before it is needed as
+    well: it is the last that both ends still share, and going back home would start from it.
+    """
     spans: dict[TargetKey, list[int]] = {}
     for bookmark in dataset.bookmarks:
         target = anchor_target(bookmark)
         if target is not None:
             spans.setdefault(target, []).append(bookmark.createtxg)
-    return frozenset(
-        s.guid
-        for s in dataset.snapshots
-        if any(min(span) <= s.createtxg <= max(span) for span in spans.values())
-    )
+    needed: set[int] = set()
+    for span in spans.values():
+        oldest, newest = min(span), max(span)
+        upto = [s for s in dataset.snapshots if s.createtxg <= newest]
+        start = max((s.createtxg for s in upto if s.createtxg <= oldest), default=oldest)
+        needed.update(s.guid for s in upto if s.createtxg >= start)
+    return frozenset(needed)
 
 
 def superseded_anchors(dataset: Dataset, target: TargetKey, arrived: Version | None) -> tuple[Bookmark, ...]:

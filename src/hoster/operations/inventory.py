@@ -110,6 +110,8 @@ def _vm(dataset: Dataset, descendants: tuple[Dataset, ...], hostname: str) -> Vm
     except ConfigurationError as error:
         problem = error.message
     if marks.vm_id is None and config is None:
+        if marks.role is not None:
+            problem = problem or f"it is marked hoster:role={marks.role.value} and has no hoster:id"
         return Unusable(name, dataset.name, problem) if problem else None
     role = marks.role or _role_by_parent(config, hostname)
     if config is None and not problem and role is Role.PRIMARY:

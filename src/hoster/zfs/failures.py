@@ -23,7 +23,7 @@ from hoster.host.process import Completed
 _PATTERNS: tuple[tuple[str, type[ZfsError]], ...] = (
     ("dataset does not exist", DatasetMissing),  # 2.3.9
     ("no such pool", DatasetMissing),  # 2.3.9
-    ("bookmark '", DatasetMissing),  # 2.3.9: "bookmark 'tank/vm/web#b' does not exist."
+    ("' does not exist.", DatasetMissing),  # 2.3.9: "bookmark 'tank/vm/web#b' does not exist."
     ("could not find any snapshots to destroy", DatasetMissing),  # 2.3.9
     ("most recent snapshot of", TargetModified),  # 2.3.9: "... does not match incremental source"
     ("has been modified", TargetModified),  # 2.3.9

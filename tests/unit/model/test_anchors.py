@@ -88,3 +88,8 @@ def test_what_arrived_supersedes_every_other_anchor_of_its_target(
 def test_where_the_target_has_nothing_every_anchor_for_it_is_superseded() -> None:
     found = superseded_anchors(dataset("tank/vm/web", "a@1 b@2 c@1"), KEY, None)
     assert [b.guid for b in found] == [guid_of("a"), guid_of("c")]
+
+
+def test_where_the_anchored_snapshot_is_gone_the_newest_one_before_it_is_needed() -> None:
+    web = dataset("tank/vm/web", "a b #c@1 d")
+    assert needed_by_targets(web) == {guid_of("b")}

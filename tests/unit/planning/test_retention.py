@@ -99,7 +99,7 @@ def test_what_is_not_ours_stays_and_says_so() -> None:
 
 
 def test_the_same_name_with_another_guid_is_protected_only_by_its_own_guid() -> None:
-    web = dataset("tank/vm/web", "h1' h2 #h1@1 h3")
+    web = dataset("tank/vm/web", "#h1@1 h1' h2 h3")
     assert words(s.victim for s in plan_retention(web, HOURLY, 1).destroys) == "h1 h2"
 
 
