@@ -41,8 +41,9 @@ check: $(READY)
 unit: $(READY)
 	$(BIN)/pytest -m "not lab"
 
+# Two labs side by side, each with the tests of whole files: one alone leaves a core idle.
 test: check host-tools
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 lab-test: $(READY) host-tools
 	$(BIN)/pytest -m lab
