@@ -41,9 +41,8 @@ check: $(READY)
 unit: $(READY)
 	$(BIN)/pytest -m "not lab"
 
-# Two labs side by side, each with the tests of whole files: one alone leaves a core idle.
 test: check host-tools
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest
 
 lab-test: $(READY) host-tools
 	$(BIN)/pytest -m lab
