@@ -38,8 +38,9 @@ import hashlib
 import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+
+from msgspec import Struct, field
 
 from hoster.host.process import Completed, Meter, Piped
 from hoster.model.anchors import TargetKey, anchor_name
@@ -150,8 +151,7 @@ def listing(*datasets: Dataset) -> str:
     return "".join(line + "\n" for line in lines)
 
 
-@dataclass(frozen=True, slots=True)
-class Says:
+class Says(Struct, frozen=True):
     """How a scripted command ends, and what it prints."""
 
     stdout: str = ""
@@ -170,8 +170,7 @@ class Unscripted(AssertionError):
     """A command was run that the script does not know."""
 
 
-@dataclass(slots=True)
-class ScriptedRunner:
+class ScriptedRunner(Struct):
     """A :class:`hoster.host.process.Runner` that starts nothing: it answers from a script, and remembers.
 
     ``commands`` holds every argv that was run, in order, the producer of a pipe before its consumer, and
@@ -227,8 +226,7 @@ class ScriptedRunner:
         raise Unscripted(f"no answer is scripted for: {' '.join(command)}\nrun before it:{before or ' none'}")
 
 
-@dataclass(frozen=True, slots=True)
-class NamedHost:
+class NamedHost(Struct, frozen=True):
     """A :class:`hoster.host.reach.Host` that is nowhere: its commands begin with ``on NAME``."""
 
     name: str

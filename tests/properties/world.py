@@ -39,7 +39,7 @@ ASKED_FOR = -1
 """Stands for a count where a person has named the snapshot to destroy."""
 
 
-class SimulatedContext(Context):
+class SimulatedContext(Context, frozen=True):
     """A context whose other nodes are in the simulation too."""
 
     @contextmanager

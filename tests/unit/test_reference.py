@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
-from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, cast
 import click
 import msgspec
 import pytest
+from msgspec.structs import fields
 
 from hoster.cli import snapshot as snapshot_commands
 from hoster.cli import vm as vm_commands

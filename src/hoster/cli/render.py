@@ -54,7 +54,7 @@ _RIGHT = frozenset({"#", "Snapshot Size Human", "Snapshot Size Bytes", "Snapshot
 
 
 def print_json(value: object, *, pretty: bool = True) -> None:
-    """``value`` (of dataclasses, tuples, mappings and scalars) as JSON; stable, and documented."""
+    """``value`` (of structs, tuples, mappings and scalars) as JSON; stable, and documented."""
     import msgspec
 
     data = msgspec.json.encode(msgspec.to_builtins(value))

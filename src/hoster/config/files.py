@@ -13,8 +13,9 @@ import fcntl
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from hoster.errors import Busy, ConfigurationError, OperationFailed
 
@@ -30,8 +31,7 @@ class FileMissing(ConfigurationError):
     """There is no file of that name; everything else that can be wrong with it is something else."""
 
 
-@dataclass(frozen=True, slots=True)
-class SmallFile:
+class SmallFile(Struct, frozen=True):
     """What a file held and its permission bits, seen at one moment."""
 
     data: bytes

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from hoster.errors import ConfigurationError
 
@@ -24,8 +25,7 @@ _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _SHOWN_CHARACTERS = 60
 
 
-@dataclass(frozen=True, slots=True)
-class Number:
+class Number(Struct, frozen=True):
     """A number that is not a plain whole one, by its digits as they were read."""
 
     digits: str
@@ -35,8 +35,7 @@ JsonValue: TypeAlias = "bool | int | str | Number | list[JsonValue] | dict[str, 
 JsonObject: TypeAlias = dict[str, JsonValue]
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """A place in a file, for messages: the file and the path of keys such as ``disks[1].disk_type``."""
 
     file: str
@@ -150,8 +149,7 @@ def encoded_object(document: JsonObject) -> bytes:
 _TOO_DEEP = f"found more than {MAX_DEPTH} levels of lists and objects, expected fewer"
 
 
-@dataclass(frozen=True, slots=True)
-class _Fault:
+class _Fault(Struct, frozen=True):
     """Stands in for a value that JSON does not have, until its path is known."""
 
     text: str

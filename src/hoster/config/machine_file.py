@@ -8,9 +8,10 @@ here; a path in it is a text.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict, Unpack
+
+from msgspec import Struct
 
 from hoster.config.files import MAX_BYTES, DiskCalls, FileMissing, read_small_file, replace_file
 from hoster.config.json_text import JsonObject, Place, decoded_object, encoded_object
@@ -24,8 +25,7 @@ _MODE_IF_NEW = 0o600  # the VNC password is in it
 _LEGACY_PRODUCTION = ("production", "prod")
 
 
-@dataclass(frozen=True, slots=True)
-class MachineFile:
+class MachineFile(Struct, frozen=True):
     """The content of a vm_config.json: what it means, and the whole document as it will be written.
 
     ``document`` holds the unknown keys too and is never changed in place. ``mode`` is what the file's

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
+
+from msgspec import Struct
 
 from hoster.config.json_text import JsonObject, JsonValue, Place
 from hoster.model.machines import Disk, MachineConfig, NetworkCard, SharedFolder, SshKey, failover_strategy
@@ -30,8 +31,7 @@ class Kind(Enum):
     ENTRIES = "a list of objects"
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(Struct, frozen=True):
     """One known key: its name in the file, the field that it becomes, and what it holds."""
 
     name: str
@@ -42,8 +42,7 @@ class Key:
     typed: Callable[[Any], Any] = lambda value: value
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(Struct, frozen=True):
     """An object with known keys, the type it becomes, and the keys that are understood and not kept."""
 
     make: Callable[..., Any]

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from hoster.config import settings_file
 from hoster.config.files import FileMissing, create_file, read_small_file
@@ -50,8 +51,7 @@ def _default_target_keep() -> Mapping[SnapshotType, int]:
     }
 
 
-@dataclass(frozen=True, slots=True)
-class ReplicationSettings:
+class ReplicationSettings(Struct, frozen=True):
     """How VMs are replicated where the command line does not say.
 
     ``keep`` is the number of ``replication`` snapshots that stay on the source. ``target_keep`` is the
@@ -64,8 +64,7 @@ class ReplicationSettings:
     connect_timeout_s: int = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(Struct, frozen=True):
     """The settings of this node and the file that they came from.
 
     ``datasets`` are the active datasets, at least one, in order of precedence; the first is where new VMs

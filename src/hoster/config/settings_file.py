@@ -6,7 +6,6 @@ and the line, or the key with what was found and what was expected.
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -131,6 +130,8 @@ def _refuse_unknown(table: Mapping[str, Any], schema: type[msgspec.Struct], plac
     fields = {info.encode_name: info.type for info in msgspec.structs.fields(schema)}
     for name, value in table.items():
         if name not in fields:
+            import difflib
+
             near = difflib.get_close_matches(name, fields, n=1)
             raise place.key(name).error(
                 f"found an unknown key, expected one of: {', '.join(sorted(fields))}",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import os
 import time
 from collections.abc import Iterator
@@ -41,6 +40,8 @@ class Locks:
             os.close(descriptor)
 
     def _open(self, what: str) -> int:
+        import hashlib
+
         digest = hashlib.sha256(what.encode()).hexdigest()[:16]
         try:
             self._folder.mkdir(mode=0o755, parents=True, exist_ok=True)

@@ -11,8 +11,9 @@ import os
 import subprocess
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import IO, Protocol
+
+from msgspec import Struct
 
 from hoster.errors import OperationFailed
 
@@ -22,8 +23,7 @@ OUTPUT_LIMIT = 256 * 1024 * 1024
 _CHUNK = 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Completed:
+class Completed(Struct, frozen=True):
     """How a command ended. ``returncode`` is negative for a signal, as in :mod:`subprocess`."""
 
     argv: tuple[str, ...]
@@ -32,8 +32,7 @@ class Completed:
     stderr: str
 
 
-@dataclass(frozen=True, slots=True)
-class Piped:
+class Piped(Struct, frozen=True):
     """How the two ends of a pipe ended, and how many bytes went through."""
 
     producer: Completed

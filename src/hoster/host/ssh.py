@@ -10,14 +10,13 @@ from __future__ import annotations
 import fcntl
 import os
 import select
-import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+
+from msgspec import Struct
 
 from hoster.errors import OperationFailed, Unreachable
 from hoster.host.process import SystemRunner, end
@@ -47,8 +46,7 @@ _FAILURES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class SshOptions:
+class SshOptions(Struct, frozen=True):
     """How to reach an endpoint. ``port`` and ``key`` None leave it to the user's ssh configuration."""
 
     endpoint: Endpoint
@@ -114,7 +112,7 @@ class SshSession:
             end(self._process)
             self._process = None
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            _remove(self._folder)
             self._folder = None
         if self._lock is not None:
             os.close(self._lock)
@@ -235,6 +233,8 @@ def _private_folder(run_dir: Path) -> tuple[Path, int]:
 
     Folders of processes that are gone (killed, or a crash) are removed first: their lock is free.
     """
+    import tempfile
+
     try:
         run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix="ssh-", dir=run_dir))
@@ -248,9 +248,15 @@ def _private_folder(run_dir: Path) -> tuple[Path, int]:
     for stale in run_dir.glob("ssh-*"):
         freed = _lock_file(stale) if stale != folder else None
         if freed is not None:
-            shutil.rmtree(stale, ignore_errors=True)
+            _remove(stale)
             os.close(freed)
     return folder, lock
+
+
+def _remove(folder: Path) -> None:
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _lock_file(folder: Path) -> int | None:

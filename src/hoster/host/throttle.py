@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+
+from msgspec import Struct
 
 MIB = 1024 * 1024
 
@@ -12,19 +13,19 @@ _BURST_S = 0.25
 """How far behind the limit a stream may catch up at once, in seconds of the limit."""
 
 
-@dataclass(slots=True)
-class SpeedLimit:
+class SpeedLimit(Struct):
     """Allows ``bytes_per_s`` on average; every stream of a run asks the same one before it writes."""
 
     bytes_per_s: float
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
-    _free_at: float = field(default=0.0, init=False)
+    free_at: float = 0.0
+    """When, by ``clock``, what was allowed so far has passed."""
 
     def __call__(self, amount: int) -> None:
         """Waits until ``amount`` more bytes may go."""
         now = self.clock()
-        start = max(self._free_at, now - _BURST_S)
-        self._free_at = start + amount / self.bytes_per_s
-        if self._free_at > now:
-            self.sleep(self._free_at - now)
+        start = max(self.free_at, now - _BURST_S)
+        self.free_at = start + amount / self.bytes_per_s
+        if self.free_at > now:
+            self.sleep(self.free_at - now)

@@ -10,15 +10,15 @@ of a target, both included, is needed by that target and is never pruned.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from hoster.model.storage import Bookmark, Dataset, Version
 
 _NAME = re.compile(r"hoster-([0-9a-f]{16})-([0-9a-f]{16})")
 
 
-@dataclass(frozen=True, slots=True)
-class TargetKey:
+class TargetKey(Struct, frozen=True):
     """Identity of a target: the GUID of the dataset that its replicas lie in, whatever its address."""
 
     guid: int

@@ -7,8 +7,9 @@ key that is absent, so ``MachineConfig()`` is the content of an empty object, no
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import StrEnum
+
+from msgspec import Struct
 
 
 class DiskType(StrEnum):
@@ -39,8 +40,7 @@ def failover_strategy(text: str) -> FailoverStrategy:
     return FailoverStrategy.CIRESET if text == FailoverStrategy.CIRESET else FailoverStrategy.CHANGE_PARENT
 
 
-@dataclass(frozen=True, slots=True)
-class Disk:
+class Disk(Struct, frozen=True):
     """One disk or CD of a VM: ``image`` is a name in the VM's folder, or a path if it is external."""
 
     type: str = ""
@@ -65,8 +65,7 @@ class Disk:
         return self.is_internal and (steps[0] == "" or ".." in steps)
 
 
-@dataclass(frozen=True, slots=True)
-class NetworkCard:
+class NetworkCard(Struct, frozen=True):
     """One network card of a VM; ``bridge`` is the name of the network that it is plugged into."""
 
     adaptor_type: str = ""
@@ -76,8 +75,7 @@ class NetworkCard:
     comment: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class SshKey:
+class SshKey(Struct, frozen=True):
     """A public key for the VM's users."""
 
     owner: str = ""
@@ -85,8 +83,7 @@ class SshKey:
     comment: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class SharedFolder:
+class SharedFolder(Struct, frozen=True):
     """A folder of the host that the VM sees over 9p."""
 
     name: str = ""
@@ -94,8 +91,7 @@ class SharedFolder:
     read_only: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class MachineConfig:
+class MachineConfig(Struct, frozen=True):
     """The configuration of one VM. Its name is not in here: that is the name of its folder.
 
     ``parent_host`` is the node on which the VM may run, compared exactly; ``memory`` is a text such as
@@ -111,7 +107,7 @@ class MachineConfig:
     cpu_threads: int = 0
     vnc_resolution: int = 0
     vnc_port: int = 0
-    vnc_password: str = field(default="", repr=False)
+    vnc_password: str = ""
     memory: str = ""
     loader: str = ""
     os_type: str = ""
@@ -130,3 +126,8 @@ class MachineConfig:
     passthru: tuple[str, ...] = ()
     shares: tuple[SharedFolder, ...] = ()
     custom_options: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """All but the password, which must not get into a log by way of an error."""
+        shown = (f"{key}={getattr(self, key)!r}" for key in self.__struct_fields__ if key != "vnc_password")
+        return f"MachineConfig({', '.join(shown)})"

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+
+from msgspec import Struct
 
 MAX_DATASET_NAME = 255
 """Longest name that ZFS accepts, snapshot or bookmark part included (ZFS_MAX_DATASET_NAME_LEN - 1)."""
@@ -44,8 +45,7 @@ class SnapshotType(StrEnum):
 _TYPE_WORDS = frozenset(stype.value for stype in SnapshotType)
 
 
-@dataclass(frozen=True, slots=True)
-class SnapshotLabel:
+class SnapshotLabel(Struct, frozen=True):
     """What a hoster snapshot's name says: its type, and the local time on the node that took it."""
 
     stype: SnapshotType
@@ -139,8 +139,7 @@ def dataset_name(text: str) -> str:
     return text
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(Struct, frozen=True):
     """A node to reach over ssh: a host name or address as the user's ssh configuration knows it."""
 
     host: str

@@ -7,15 +7,15 @@ what it destroys by GUID, so that it can be shown, confirmed, checked again just
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
+
+from msgspec import Struct, field
 
 from hoster.model.anchors import TargetKey
 from hoster.model.storage import Snapshot, Version
 
 
-@dataclass(frozen=True, slots=True)
-class TakeSnapshot:
+class TakeSnapshot(Struct, frozen=True):
     """Take ``dataset@name``; all of one pool go into one command, which is all or nothing."""
 
     dataset: str
@@ -27,8 +27,7 @@ class TakeSnapshot:
         return f"{self.dataset}@{self.name}"
 
 
-@dataclass(frozen=True, slots=True)
-class Anchor:
+class Anchor(Struct, frozen=True):
     """Bookmark ``dataset@name`` on the source for ``target`` before anything is sent of it.
 
     ``guid`` is what the snapshot must have, or None where it was taken just now and is to be looked up:
@@ -46,8 +45,7 @@ class Anchor:
         return f"{self.dataset}@{self.name}"
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(Struct, frozen=True):
     """One stream into ``target``: full where ``base`` is None, else an increment from ``base``.
 
     ``intermediate`` asks for every snapshot in between as well (``-I``), which needs a snapshot, not a
@@ -61,8 +59,7 @@ class Send:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class DestroySnapshot:
+class DestroySnapshot(Struct, frozen=True):
     """Destroy one snapshot, which must still have the GUID that was seen."""
 
     victim: Snapshot
@@ -72,8 +69,7 @@ class DestroySnapshot:
 Step = TakeSnapshot | Anchor | Send | DestroySnapshot
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """What is to be done for one VM, in order. Empty steps mean that nothing needs doing."""
 
     vm: str
@@ -105,8 +101,7 @@ class Ground(StrEnum):
     UNSUPPORTED = "unsupported"
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(Struct, frozen=True):
     """hoster must not: what was seen, and the command that would mend it (it has been tried)."""
 
     vm: str
@@ -126,8 +121,7 @@ class Outcome(StrEnum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True)
-class VmReport:
+class VmReport(Struct, frozen=True):
     """What happened to one VM. Sizes in bytes, durations in seconds."""
 
     vm: str
@@ -143,8 +137,7 @@ class VmReport:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Destroyed:
+class Destroyed(Struct, frozen=True):
     """A snapshot that was destroyed (or, in a dry run, would be), where, and why."""
 
     node: str
@@ -152,8 +145,7 @@ class Destroyed:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(Struct, frozen=True):
     """What one command did to each VM."""
 
     vms: tuple[VmReport, ...]

@@ -7,8 +7,9 @@ createtxg gives its order within one pool and means nothing across pools.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
+
+from msgspec import Struct, field
 
 
 class DatasetKind(StrEnum):
@@ -27,8 +28,7 @@ class Role(StrEnum):
     BRANCH = "branch"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Epoch:
+class Epoch(Struct, frozen=True, order=True):
     """Counts promotions of a VM; equal numbers made by different nodes are a split."""
 
     number: int
@@ -38,8 +38,7 @@ class Epoch:
         return f"{self.number}@{self.node}"
 
 
-@dataclass(frozen=True, slots=True)
-class Marks:
+class Marks(Struct, frozen=True):
     """hoster's local user properties of one dataset; inherited and received values never get here.
 
     ``vm_id`` is the VM's identity, the same on every replica; ``parent`` names the node whose VM this
@@ -53,8 +52,7 @@ class Marks:
     production: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(Struct, frozen=True):
     """One snapshot. Sizes in bytes; ``creation`` in Unix seconds by the clock of whoever took it."""
 
     dataset: str
@@ -75,8 +73,7 @@ class Snapshot:
         return f"{self.dataset}@{self.name}"
 
 
-@dataclass(frozen=True, slots=True)
-class Bookmark:
+class Bookmark(Struct, frozen=True):
     """One bookmark; it carries its snapshot's GUID and createtxg, and outlives it."""
 
     dataset: str
@@ -92,8 +89,7 @@ class Bookmark:
 Version = Snapshot | Bookmark
 
 
-@dataclass(frozen=True, slots=True)
-class Dataset:
+class Dataset(Struct, frozen=True):
     """One filesystem or volume. ``snapshots`` and ``bookmarks`` are ordered oldest first, by createtxg.
 
     ``written`` is what changed since the newest snapshot, in bytes, as of the last transaction group.
@@ -130,8 +126,7 @@ class Dataset:
         return next((s for s in self.snapshots if s.guid == guid), None)
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(Struct, frozen=True):
     """What one look at a node saw: evidence, not the present."""
 
     node: str

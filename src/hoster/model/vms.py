@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from hoster.model.machines import MachineConfig
 from hoster.model.storage import Dataset, Role
 
 
-@dataclass(frozen=True, slots=True)
-class Vm:
+class Vm(Struct, frozen=True):
     """One copy of a VM. ``config`` is None where it cannot be read here (a replica is not mounted, a key is
     not loaded, the file is malformed); ``problem`` then says why, and is empty where that is as it should be.
 

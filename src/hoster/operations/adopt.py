@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from hoster.config.machine_file import MachineFile, new_machine_file, with_changes, write_machine_file
 from hoster.errors import OperationFailed, Refused, UsageError
@@ -17,8 +19,7 @@ from hoster.operations.inventory import CONFIG_NAME, config_path, read_config
 from hoster.zfs.store import missing
 
 
-@dataclass(frozen=True, slots=True)
-class Adopted:
+class Adopted(Struct, frozen=True):
     """What adopting a dataset did; ``new`` is False where it was a VM of this node before."""
 
     name: str

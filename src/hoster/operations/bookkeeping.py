@@ -7,7 +7,8 @@ and the next run does it, since it sees that it is still to do.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from hoster.errors import HosterError
 from hoster.model.anchors import superseded_anchors

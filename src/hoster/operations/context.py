@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+
+from msgspec import Struct
 
 from hoster.config.settings import Settings, find_settings_file, read_settings
 from hoster.host.locks import Locks
@@ -18,8 +18,7 @@ from hoster.host.ssh import SshOptions, SshSession
 from hoster.zfs.store import ZfsStore
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(Struct, frozen=True):
     """A node as its use cases see it. ``now`` gives local time, which is what snapshot names carry."""
 
     settings: Settings
@@ -27,7 +26,7 @@ class Context:
     runner: Runner
     zfs: ZfsStore
     locks: Locks
-    now: Callable[[], datetime] = field(default=datetime.now)
+    now: Callable[[], datetime] = datetime.now
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -41,6 +40,8 @@ class Context:
         Calling what it yields waits for the connection and gives ZFS on that node (Unreachable if it cannot
         be had), so that this node can be looked at meanwhile.
         """
+        from concurrent.futures import ThreadPoolExecutor
+
         session = SshSession(options, SystemRunner(), self.settings.run_dir)
         with ThreadPoolExecutor(1, "connect") as pool:
             connecting = pool.submit(session.__enter__)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from hoster.config.settings import (
     SETTINGS_NAME,
@@ -23,8 +24,7 @@ OLDEST_OPENZFS = (2, 1)
 """The oldest line that hoster supports: channel programs that make bookmarks and set properties are there."""
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(Struct, frozen=True):
     """One thing that was looked at; ``remedy`` is empty where it is as it should be."""
 
     what: str
@@ -36,8 +36,7 @@ class Check:
         return not self.remedy
 
 
-@dataclass(frozen=True, slots=True)
-class Initialised:
+class Initialised(Struct, frozen=True):
     """What was found, and the configuration that was written (None: nothing was)."""
 
     checks: tuple[Check, ...]

@@ -8,8 +8,9 @@ Its local mark ``hoster:role`` says what it is here; where there is none (a VM m
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from hoster.config.machine_file import MachineFile, read_machine_file
 from hoster.errors import ConfigurationError, OperationFailed
@@ -21,8 +22,7 @@ from hoster.operations.context import Context
 CONFIG_NAME = "vm_config.json"
 
 
-@dataclass(frozen=True, slots=True)
-class Unusable:
+class Unusable(Struct, frozen=True):
     """Looks like a VM and cannot be treated as one; said aloud, so that no VM drops out in silence."""
 
     name: str
@@ -30,8 +30,7 @@ class Unusable:
     problem: str
 
 
-@dataclass(frozen=True, slots=True)
-class Inventory:
+class Inventory(Struct, frozen=True):
     """What is on this node: VMs in the order of the active datasets, then by name."""
 
     vms: tuple[Vm, ...]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from msgspec import Struct, field
 
 from hoster.errors import HosterError
 from hoster.model.plan import Destroyed, Send
@@ -11,8 +11,7 @@ from hoster.model.vms import Vm
 from hoster.planning.replication import Clearance, Subject, TargetSite
 
 
-@dataclass(slots=True)
-class Job:
+class Job(Struct):
     """One VM that is to be sent, and how far it has come. Filled in by the steps, in their order."""
 
     vm: Vm

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from hoster.host.usage import bhyve_machines, open_below
 from hoster.model.storage import Role
@@ -11,8 +11,7 @@ from hoster.operations.context import Context
 from hoster.operations.inventory import Unusable, look_around
 
 
-@dataclass(frozen=True, slots=True)
-class ListedVm:
+class ListedVm(Struct, frozen=True):
     """A VM with what only this node knows: whether its files are in use by a process."""
 
     vm: Vm
@@ -40,8 +39,7 @@ class ListedVm:
         return self.vm.problem or (self.vm.config.description if self.vm.config else "")
 
 
-@dataclass(frozen=True, slots=True)
-class Machines:
+class Machines(Struct, frozen=True):
     """The VMs of this node, and what looks like one and cannot be used."""
 
     vms: tuple[ListedVm, ...]

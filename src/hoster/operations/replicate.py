@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from hoster.errors import Busy, UsageError
 from hoster.model.names import SnapshotType, dataset_name
@@ -25,8 +26,7 @@ from hoster.planning.replication import Clearance, Subject, TargetSite, is_up_to
 from hoster.zfs.store import ZfsStore, pool_of
 
 
-@dataclass(frozen=True, slots=True)
-class _Case:
+class _Case(Struct, frozen=True):
     """One VM with what is to be decided about it."""
 
     vm: Vm

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Protocol
+
+from msgspec import Struct, field
 
 from hoster.host.ssh import SshOptions
 from hoster.model.names import SnapshotType
@@ -24,8 +25,7 @@ class Observer(Protocol):
         """A VM is through."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReplicationRequest:
+class ReplicationRequest(Struct, frozen=True):
     """What to replicate, and where to.
 
     ``names`` None means every production VM that is no replica; otherwise exactly these. ``target_dataset``

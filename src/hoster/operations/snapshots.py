@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from hoster.errors import OperationFailed, Refused
 from hoster.model.anchors import anchor_target, needed_by_targets
@@ -21,8 +22,7 @@ _LOCK = "the taking of snapshots on this node"
 _LOCK_WAIT_S = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class SnapshotRequest:
+class SnapshotRequest(Struct, frozen=True):
     """What to take, and how many of that type to keep (None: prune nothing)."""
 
     stype: SnapshotType
@@ -31,8 +31,7 @@ class SnapshotRequest:
     dry_run: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Work:
+class _Work(Struct, frozen=True):
     """One VM's part of a run: the snapshots to take and those to give up once they exist."""
 
     vm: Vm
@@ -94,8 +93,7 @@ def destroy_snapshot(context: Context, name: str, snapshot: str, *, dry_run: boo
     return Report((VmReport(name, outcome, destroyed=gone),), dry_run)
 
 
-@dataclass(frozen=True, slots=True)
-class ListedSnapshot:
+class ListedSnapshot(Struct, frozen=True):
     """One snapshot with the VM it belongs to, and whether a target needs it."""
 
     vm: str

@@ -9,8 +9,10 @@ has taken in the same second gets an ordinal.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import datetime
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from hoster.errors import AlreadyThere, OperationFailed, ZfsError
 from hoster.model.names import SnapshotType, new_snapshot_name, next_snapshot_name
@@ -26,8 +28,7 @@ _RENAMES = 20
 """How often a name that is taken gives way to the next, before something else must be wrong."""
 
 
-@dataclass(slots=True)
-class Taken:
+class Taken(Struct):
     """The snapshots that were taken of each VM, under the names that they got, and who went without."""
 
     steps: dict[str, tuple[TakeSnapshot, ...]] = field(default_factory=dict)

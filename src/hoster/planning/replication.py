@@ -7,7 +7,8 @@ send is never touched.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from msgspec import Struct
+from msgspec.structs import replace
 
 from hoster.model.anchors import TargetKey, anchors_of
 from hoster.model.plan import Ground, Plan, Refusal, TakeSnapshot
@@ -15,8 +16,7 @@ from hoster.model.storage import Dataset, Role, Snapshot, Version
 from hoster.planning.transfers import ahead_of_base, common_base, plan_sends, unsent
 
 
-@dataclass(frozen=True, slots=True)
-class TargetSite:
+class TargetSite(Struct, frozen=True):
     """Where replicas go: the node as the user calls it, the dataset they lie in, its GUID (None: missing)."""
 
     node: str
@@ -33,8 +33,7 @@ class TargetSite:
         return TargetKey(self.parent_guid)
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(Struct, frozen=True):
     """One VM as its source sees it. ``role`` is what it is here, by its marks or, failing those, by
     ``parent_host``; ``descendants`` are the datasets below it."""
 
@@ -45,8 +44,7 @@ class Subject:
     descendants: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Clearance:
+class Clearance(Struct, frozen=True):
     """Replication may go ahead from ``base`` (None: the target has nothing of this VM yet).
 
     ``bookkeeping`` says that a run which was cut after its data arrived left anchors or marks to put right.

@@ -7,7 +7,8 @@ another type, or not named by hoster; and never destroys a younger one in place 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from hoster.model.anchors import needed_by_targets
 from hoster.model.names import SnapshotType, snapshot_label
@@ -15,16 +16,14 @@ from hoster.model.plan import DestroySnapshot
 from hoster.model.storage import Dataset, Snapshot
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(Struct, frozen=True):
     """A snapshot beyond the count that stays all the same, and what protects it."""
 
     snapshot: Snapshot
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Retention:
+class Retention(Struct, frozen=True):
     """What goes (oldest first) and what stays although the count would have it gone."""
 
     destroys: tuple[DestroySnapshot, ...]

@@ -9,7 +9,8 @@ side's login (an echo in a shell's start-up file) and are passed over.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from hoster.errors import ZfsError
 from hoster.model.storage import Bookmark, Dataset, DatasetKind, Epoch, Marks, Role, Snapshot, View
@@ -19,8 +20,7 @@ _UNSET = "-"
 _KNOWN = frozenset(LISTED_PROPERTIES)
 
 
-@dataclass(slots=True)
-class _Row:
+class _Row(Struct):
     """The properties of one dataset, snapshot or bookmark as printed; ``local`` holds those set on it."""
 
     name: str

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from hoster.errors import ZfsError
 
@@ -114,8 +115,7 @@ ERRNO_WORDS = {
 """What the error numbers that programs return mean for a snapshot (errno(3), Linux and FreeBSD alike)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """What a program did with one item: ``done …``, ``gone``, ``changed`` or ``error N``."""
 
     name: str

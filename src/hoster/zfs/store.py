@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from hoster.errors import DatasetMissing, ZfsError
 from hoster.host.process import Completed, Meter, Piped, Runner
@@ -30,8 +31,7 @@ RECEIVED = {"canmount": "noauto", "readonly": "on"}
 """What every received filesystem gets: nobody writes to it, and nothing mounts it."""
 
 
-@dataclass(frozen=True, slots=True)
-class SnapshotMark:
+class SnapshotMark(Struct, frozen=True):
     """A user property to set on a snapshot that must still have its GUID."""
 
     snapshot: Snapshot

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from hoster.config.settings import ReplicationSettings, Settings
 from hoster.errors import ExitCode, OperationFailed, Refused
@@ -134,7 +134,7 @@ def test_a_broken_file_is_said_aloud_and_never_drops_a_vm_in_silence(node: Node)
     ],
 )
 def test_a_primary_without_its_file_says_why(node: Node, change: dict[str, object], said: str) -> None:
-    node.holds(replace(dataset("tank/vm/web", role=Role.PRIMARY), **change))  # type: ignore[arg-type]
+    node.holds(replace(dataset("tank/vm/web", role=Role.PRIMARY), **change))
     assert said in look_around(node.context).named("web").problem
 
 

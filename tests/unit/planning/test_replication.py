@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from hoster.model.anchors import TargetKey
 from hoster.model.plan import Ground, Plan, Refusal, Send, TakeSnapshot

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from hoster.model.names import SnapshotType
 from hoster.planning.retention import plan_retention, plan_target_retention, typed

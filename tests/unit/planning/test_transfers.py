@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from hoster.model.anchors import anchor_name
 from hoster.model.names import SnapshotType
