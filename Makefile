@@ -41,8 +41,9 @@ check: $(READY)
 unit: $(READY)
 	$(BIN)/pytest -m "not lab"
 
+# Two labs side by side: with one alone, a core is idle most of the time.
 test: check host-tools
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadgroup
 
 lab-test: $(READY) host-tools
 	$(BIN)/pytest -m lab

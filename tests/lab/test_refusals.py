@@ -15,7 +15,7 @@ from hoster.model.plan import Ground
 from lab.lab import Lab
 from tests.lab.world import everything, guids, hoster, hoster_json, make_vm, prepare, vm_report
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("refusals")]
 
 
 @dataclass(frozen=True)

@@ -227,9 +227,9 @@ def test_a_power_cut_of_the_target_amid_a_first_transfer_costs_one_more_run(pair
     )
     _until(lambda: "web: sending" in source.run("cat /root/run.log", check=False).stdout)
     target.power_cut()
+    target.start()
     _until(lambda: source.run("cat /root/code", check=False).returncode == 0, within_s=90)
     assert source.run("cat /root/code").stdout.strip() == "3"
-    target.start()
     hoster(source, f"vm replicate web -e {target.address}")
     assert guids(target, web) == guids(source, web)
 
