@@ -2,6 +2,7 @@
 # make test    everything that can be checked: installs what it needs, then `make check` and all tests
 # make check   formatting, lint, types and layers; seconds
 # make unit    the tests that need no lab
+# make bench-pump   what a stream costs, and how well a speed limit is kept; `make bench-plan` the same of planning
 # make lab     two nodes to play with, until Ctrl-C
 # make clean   what was built here; `make clean-lab` also the cached images
 
@@ -11,7 +12,7 @@ READY := $(VENV)/.ready
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test check unit lab-test lab host-tools clean clean-lab
+.PHONY: help demo test check unit lab-test lab bench-pump bench-plan host-tools clean clean-lab
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -47,6 +48,12 @@ test: check host-tools
 
 lab-test: $(READY) host-tools
 	$(BIN)/pytest -m lab
+
+bench-pump: $(READY)
+	$(BIN)/python -m bench.pump
+
+bench-plan: $(READY)
+	$(BIN)/python -m bench.plan
 
 lab: $(READY) host-tools
 	$(BIN)/python -m lab up

@@ -9,18 +9,28 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import IO, Protocol
 
 from msgspec import Struct
 
 from hoster.errors import OperationFailed
+from hoster.host.pump import TALK_LIMIT, Cancellation, Ending, Flow, Listener, Meter, pump
+
+__all__ = [
+    "OUTPUT_LIMIT",
+    "Completed",
+    "Ending",
+    "Meter",
+    "Patience",
+    "Piped",
+    "Runner",
+    "SystemRunner",
+    "end",
+]
 
 OUTPUT_LIMIT = 256 * 1024 * 1024
 """Most that one command may print, in bytes; a listing of 100,000 snapshots stays well below."""
-
-_CHUNK = 1024 * 1024
 
 
 class Completed(Struct, frozen=True):
@@ -33,15 +43,30 @@ class Completed(Struct, frozen=True):
 
 
 class Piped(Struct, frozen=True):
-    """How the two ends of a pipe ended, and how many bytes went through."""
+    """How the two ends of a pipe ended, why the stream did, and how many bytes the consumer was given."""
 
     producer: Completed
     consumer: Completed
     sent_bytes: int
+    ending: Ending = Ending.COMPLETE
+
+    @property
+    def stalled(self) -> bool:
+        """Nothing moved for too long, and both were ended for it."""
+        return self.ending in {Ending.SILENT, Ending.STUCK, Ending.UNFINISHED}
 
 
-Meter = Callable[[int], None]
-"""Told the size of each chunk just before it is written; may sleep to hold a speed limit."""
+class Patience(Struct, frozen=True):
+    """How long the two ends of a pipe are waited for, in seconds."""
+
+    stall_s: float = 45.0
+    """Without a byte moving; a stream is ended then."""
+
+    finish_s: float = 600.0
+    """After the last byte: a receive may still have much to commit."""
+
+    grace_s: float = 10.0
+    """To leave by themselves, once they have been told that the stream is over."""
 
 
 class Runner(Protocol):
@@ -51,12 +76,18 @@ class Runner(Protocol):
 
     def pipe(self, producer: Sequence[str], consumer: Sequence[str], meter: Meter) -> Piped: ...
 
+    def head(self, argv: Sequence[str], amount: int) -> bytes: ...
+
+    def stop(self) -> None: ...
+
 
 class SystemRunner:
     """Runs commands on this machine, with messages in the C locale so that they can be understood."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience: Patience | None = None) -> None:
+        self._patience = patience or Patience()
         self._environment = {**os.environ, "LC_ALL": "C"}
+        self._cancellation = Cancellation()
 
     def run(self, argv: Sequence[str], *, stdin: str = "", timeout_s: float | None = None) -> Completed:
         """Runs ``argv`` to its end. OperationFailed if it cannot be started or outlasts ``timeout_s``."""
@@ -75,19 +106,50 @@ class SystemRunner:
         """Feeds the output of ``producer`` to ``consumer``, through ``meter``.
 
         Returns when both have ended; the end of either is the end of both. How they ended is for the
-        caller to judge: a pipe in which either failed has failed.
+        caller to judge: a pipe in which either failed has failed. One in which nothing moves any more is
+        ended as well (:attr:`Piped.stalled`). OperationFailed after :meth:`stop`.
         """
-        source = self._start(producer, subprocess.DEVNULL)
+        with self._cancellation.watch() as cancelled:
+            source = self._start(producer, subprocess.DEVNULL)
+            try:
+                sink = self._start(consumer, subprocess.PIPE)
+                try:
+                    listener = Listener(_talk(source, sink), cancelled)
+                    flow = _carry(source, sink, meter, listener, self._patience)
+                finally:
+                    _end(sink)
+            finally:
+                _end(source)
+        source_err, sink_out, sink_err = (_text(words) for words in listener.said())
+        return Piped(
+            Completed(tuple(producer), source.returncode, "", source_err),
+            Completed(tuple(consumer), sink.returncode, sink_out, sink_err),
+            flow.sent_bytes,
+            flow.ending,
+        )
+
+    def head(self, argv: Sequence[str], amount: int) -> bytes:
+        """The first ``amount`` bytes of what ``argv`` prints, which is killed then; fewer if it ends before.
+        OperationFailed with its words where it fails."""
+        process = self._start(argv, subprocess.DEVNULL)
         try:
-            sink = self._start(consumer, subprocess.PIPE)
-        except OperationFailed:
-            _end(source)
-            raise
-        try:
-            return _pump(source, producer, sink, consumer, meter)
+            assert process.stdout is not None
+            assert process.stderr is not None
+            found = process.stdout.read(amount)
+            if len(found) < amount and process.wait() != 0:
+                words = " ".join(_text(process.stderr.read(TALK_LIMIT)).split())
+                raise OperationFailed(f"{argv[0]}: {words or f'exit status {process.returncode}'}")
         finally:
-            _end(source)
-            _end(sink)
+            _end(process)
+        return found
+
+    def stop(self) -> None:
+        """Kills both ends of every pipe, which then raise OperationFailed, and lets none begin from now on.
+
+        For another thread than those that wait in :meth:`pipe`. Single commands (:meth:`run`) are not
+        affected, so that what has arrived can still be looked at.
+        """
+        self._cancellation.cancel()
 
     def start(self, argv: Sequence[str], *, stderr: IO[bytes]) -> subprocess.Popen[bytes]:
         """Starts a long-lived companion whose input and output are piped and whose messages go to
@@ -125,60 +187,45 @@ def end(process: subprocess.Popen[bytes], grace_s: float = 2.0) -> None:
         _end(process)
 
 
-def _pump(
-    source: subprocess.Popen[bytes],
-    producer: Sequence[str],
-    sink: subprocess.Popen[bytes],
-    consumer: Sequence[str],
-    meter: Meter,
-) -> Piped:
-    assert source.stdout is not None
+def _talk(source: subprocess.Popen[bytes], sink: subprocess.Popen[bytes]) -> tuple[int, int, int]:
+    """Where the two talk beside the stream: the producer's messages, the consumer's output and messages."""
     assert source.stderr is not None
-    assert sink.stdin is not None
     assert sink.stdout is not None
     assert sink.stderr is not None
-    said = [_Listener(stream) for stream in (source.stderr, sink.stdout, sink.stderr)]
-    sent = 0
-    try:
-        while chunk := os.read(source.stdout.fileno(), _CHUNK):
-            meter(len(chunk))
-            _write_all(sink.stdin.fileno(), chunk)
-            sent += len(chunk)
-    except BrokenPipeError:
+    return source.stderr.fileno(), sink.stdout.fileno(), sink.stderr.fileno()
+
+
+def _carry(
+    source: subprocess.Popen[bytes],
+    sink: subprocess.Popen[bytes],
+    meter: Meter,
+    listener: Listener,
+    patience: Patience,
+) -> Flow:
+    """Carries the stream, then waits for both; who has not ended on return is to be killed.
+
+    Where nothing moves the end of the input comes first, so that a receive can keep what has arrived.
+    """
+    assert source.stdout is not None
+    assert sink.stdin is not None
+    flow = pump(source.stdout.fileno(), sink.stdin.fileno(), meter, listener, patience.stall_s)
+    stalled = flow.ending in {Ending.SILENT, Ending.STUCK}
+    if stalled:
+        source.terminate()
+    elif flow.ending is Ending.BROKEN:
         source.kill()
     _close(sink.stdin)
     _close(source.stdout)
-    source.wait()
-    sink.wait()
-    source_err, sink_out, sink_err = (listener.text() for listener in said)
-    return Piped(
-        Completed(tuple(producer), source.returncode, "", source_err),
-        Completed(tuple(consumer), sink.returncode, sink_out, sink_err),
-        sent,
-    )
 
+    def over() -> bool:
+        return source.poll() is not None and sink.poll() is not None
 
-def _write_all(descriptor: int, chunk: bytes) -> None:
-    rest = memoryview(chunk)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
-
-
-class _Listener:
-    """Collects what a process says while its other streams are busy."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._said = b""
-        self._thread = threading.Thread(target=self._listen, args=(stream,), daemon=True)
-        self._thread.start()
-
-    def _listen(self, stream: IO[bytes]) -> None:
-        while chunk := stream.read1(65536):  # type: ignore[attr-defined]
-            self._said = (self._said + chunk)[-65536:]
-
-    def text(self) -> str:
-        self._thread.join()
-        return _text(self._said)
+    if listener.until(over, patience.grace_s if stalled else patience.finish_s) or stalled:
+        return flow
+    source.terminate()
+    sink.terminate()
+    listener.until(over, patience.grace_s)
+    return Flow(Ending.UNFINISHED, flow.sent_bytes)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from hoster.errors import OperationFailed
-from hoster.host.process import SystemRunner, end
+from hoster.host.process import Ending, Patience, SystemRunner, end
+from hoster.host.throttle import SpeedLimit
 
 
 def children() -> set[int]:
@@ -132,6 +133,115 @@ def test_much_talk_beside_the_data_blocks_neither_end(runner: SystemRunner) -> N
 def test_a_pipe_whose_second_command_is_missing_ends_the_first(runner: SystemRunner) -> None:
     with pytest.raises(OperationFailed, match="no-such-command"):
         runner.pipe(["yes"], ["no-such-command"], quiet)
+
+
+def test_an_end_that_only_just_finishes_is_no_broken_pipe(runner: SystemRunner) -> None:
+    """The consumer has read all it wanted and is gone before the producer is."""
+    producer = ["sh", "-c", "head -c 1000 /dev/zero; exec >&-; sleep 0.1; exit 0"]
+    for _ in range(3):
+        piped = runner.pipe(producer, ["head", "-c", "1000"], quiet)
+        assert (piped.producer.returncode, piped.consumer.returncode) == (0, 0)
+        assert piped.ending is Ending.COMPLETE
+
+
+def test_a_grandchild_that_keeps_the_line_open_is_not_waited_for(runner: SystemRunner) -> None:
+    started = time.monotonic()
+    piped = runner.pipe(["echo", "data"], ["sh", "-c", "cat; sleep 5 >/dev/null & exit 0"], quiet)
+    assert (piped.consumer.returncode, piped.consumer.stdout) == (0, "data\n")
+    assert time.monotonic() - started < 4
+
+
+IMPATIENT = Patience(stall_s=0.2, finish_s=0.2, grace_s=5.0)
+
+
+def test_a_producer_that_gives_nothing_stalls_and_its_consumer_keeps_what_arrived() -> None:
+    piped = SystemRunner(IMPATIENT).pipe(["sh", "-c", "echo part; exec sleep 60"], ["cat"], quiet)
+    assert piped.stalled
+    assert piped.ending is Ending.SILENT
+    assert piped.producer.returncode == -signal.SIGTERM
+    assert (piped.consumer.returncode, piped.consumer.stdout, piped.sent_bytes) == (0, "part\n", 5)
+
+
+def test_a_consumer_that_takes_nothing_stalls_and_is_given_the_end_of_its_input() -> None:
+    consumer = ["sh", "-c", "sleep 1; wc -c"]
+    piped = SystemRunner(IMPATIENT).pipe(["yes"], consumer, quiet)
+    assert piped.stalled
+    assert piped.ending is Ending.STUCK
+    assert piped.producer.returncode == -signal.SIGTERM
+    assert piped.consumer.returncode == 0
+    assert int(piped.consumer.stdout) == piped.sent_bytes > 0
+
+
+def test_a_stalled_end_that_does_not_leave_is_killed_after_its_grace() -> None:
+    hurried = Patience(stall_s=0.1, grace_s=0.1)
+    piped = SystemRunner(hurried).pipe(["yes"], ["sleep", "60"], quiet)
+    assert piped.ending is Ending.STUCK
+    assert piped.consumer.returncode == -signal.SIGKILL
+
+
+def test_a_consumer_may_take_its_time_after_the_last_byte() -> None:
+    patient = Patience(stall_s=0.1, finish_s=30.0)
+    piped = SystemRunner(patient).pipe(["echo"], ["sh", "-c", "cat; sleep 0.5; echo done"], quiet)
+    assert not piped.stalled
+    assert piped.consumer.stdout == "\ndone\n"
+
+
+def test_a_consumer_that_never_finishes_is_ended() -> None:
+    piped = SystemRunner(IMPATIENT).pipe(["echo"], ["sh", "-c", "cat; exec sleep 60"], quiet)
+    assert piped.stalled
+    assert piped.ending is Ending.UNFINISHED
+    assert (piped.producer.returncode, piped.consumer.returncode) == (0, -signal.SIGTERM)
+
+
+def test_a_pipe_within_its_limit_is_no_stall() -> None:
+    limit = SpeedLimit(40_000)
+    piped = SystemRunner(IMPATIENT).pipe(["head", "-c", "40000", "/dev/zero"], ["wc", "-c"], limit)
+    assert not piped.stalled
+    assert piped.sent_bytes == 40_000
+
+
+def test_all_pipes_end_at_once_when_the_runner_is_stopped(runner: SystemRunner) -> None:
+    raised: list[str] = []
+    going = threading.Barrier(4)
+
+    def meter(amount: int) -> None:
+        going.wait(20)
+        meters[threading.get_ident()] = quiet
+
+    meters: dict[int, Callable[[int], None]] = {}
+
+    def first_then_quiet(amount: int) -> None:
+        meters.get(threading.get_ident(), meter)(amount)
+
+    def work() -> None:
+        try:
+            runner.pipe(["yes"], ["sh", "-c", "cat >/dev/null"], first_then_quiet)
+        except OperationFailed as error:
+            raised.append(error.message)
+
+    workers = [threading.Thread(target=work) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    going.wait(20)
+    runner.stop()
+    for worker in workers:
+        worker.join(20)
+    assert raised == ["interrupted"] * 3
+
+
+def test_a_stopped_runner_begins_no_pipe_and_still_runs_commands(runner: SystemRunner) -> None:
+    runner.stop()
+    runner.stop()
+    with pytest.raises(OperationFailed, match="interrupted"):
+        runner.pipe(["yes"], ["cat"], quiet)
+    assert runner.run(["echo", "here"]).stdout == "here\n"
+
+
+def test_the_head_of_what_is_printed_is_had_without_the_rest(runner: SystemRunner) -> None:
+    assert runner.head(["yes"], 5) == b"y\ny\ny"
+    assert runner.head(["printf", "abc"], 5) == b"abc"
+    with pytest.raises(OperationFailed, match="sh: no such thing"):
+        runner.head(["sh", "-c", "echo no such thing >&2; exit 1"], 5)
 
 
 class Stop(BaseException):

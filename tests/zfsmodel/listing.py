@@ -1,0 +1,212 @@
+"""What ``zfs get``, ``zfs list`` and ``zfs holds`` print of a model node, always as with ``-H``."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from tests.zfsmodel.node import MISSING, ModelNode
+from tests.zfsmodel.properties import NATIVES, READ_ONLY, Value, is_user, value_of
+from tests.zfsmodel.state import Bookmark, Dataset, Failed, Kind, Snapshot, split
+from tests.zfsmodel.streams import text_of
+
+_TYPES = {"all": ("filesystem", "volume", "snapshot", "bookmark"), "fs": ("filesystem",), "vol": ("volume",)}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One dataset, snapshot or bookmark that is listed."""
+
+    name: str
+    type: str
+    dataset: Dataset
+    version: Snapshot | Bookmark | None = None
+
+
+@dataclass(slots=True)
+class Question:
+    """What is asked for: the roots, how deep below them (None: all), the types, the columns or keys."""
+
+    roots: list[str] = field(default_factory=list)
+    depth: int | None = 0
+    types: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    sort: str = ""
+
+
+def types_of(text: str) -> tuple[str, ...]:
+    """The types that ``-t`` names."""
+    return tuple(name for word in text.split(",") for name in _TYPES.get(word, (word,)))
+
+
+def got(node: ModelNode, asked: Question, shuffle: random.Random | None = None) -> tuple[int, str, str]:
+    """``zfs get``: status, output, messages. ``shuffle`` orders names as it likes, as ZFS may."""
+    for key in asked.keys:
+        if not is_user(key) and key not in NATIVES and key not in READ_ONLY:
+            raise Failed(f"bad property list: invalid property '{key}'", 2)
+    default = () if asked.depth == 0 else ("filesystem", "volume", "snapshot")
+    rows, said = _rows(node, asked, asked.types or default)
+    if shuffle is not None:
+        shuffle.shuffle(rows)
+    lines = []
+    for row in rows:
+        for key in asked.keys:
+            value = _value(node, row, key)
+            if _has_source(value, asked.sources):
+                cells = {"name": row.name, "property": key, "value": value.text, "source": value.source}
+                lines.append("\t".join(cells[column] for column in asked.columns))
+    return int(bool(said)), "".join(f"{line}\n" for line in lines), "\n".join(said)
+
+
+def listed(node: ModelNode, asked: Question) -> tuple[int, str, str]:
+    """``zfs list``: status, output, messages; user properties that are inherited look like local ones."""
+    for key in asked.columns:
+        if not is_user(key) and key not in NATIVES and key not in READ_ONLY:
+            raise Failed(f"bad property list: invalid property '{key}'", 2)
+    rows, said = _rows(node, asked, asked.types or ("filesystem", "volume"))
+    if asked.sort:
+        rows.sort(key=lambda row: _order(_value(node, row, asked.sort).text))
+    lines = ["\t".join(_value(node, row, key).text for key in asked.columns) for row in rows]
+    return int(bool(said)), "".join(f"{line}\n" for line in lines), "\n".join(said)
+
+
+def holds(node: ModelNode, names: Sequence[str]) -> tuple[int, str, str]:
+    """``zfs holds -Hp``: full name, tag and time in seconds."""
+    lines, said = [], []
+    for full_name in names:
+        try:
+            _, snapshot = node.snapshot_named(full_name)
+        except Failed as error:
+            said.append(error.said)
+            continue
+        lines += [f"{full_name}\t{tag}\t{at}\n" for tag, at in snapshot.holds.items()]
+    if said and not lines:
+        said.append("no datasets available")
+    return int(bool(said)), "".join(lines), "\n".join(said)
+
+
+def _rows(node: ModelNode, asked: Question, types: Sequence[str]) -> tuple[list[Row], list[str]]:
+    rows: list[Row] = []
+    said = []
+    for root in asked.roots or list(node.pools):
+        try:
+            found = _root(node, root)
+        except Failed as error:
+            said.append(error.said)
+            continue
+        if found.version is not None or asked.depth == 0:
+            rows += [found] if not types or found.type in types or found.version is not None else []
+        if found.version is None and (asked.depth != 0 or asked.types):
+            depth = asked.depth if asked.depth != 0 else 1 if "snapshot" in types else 0
+            below = _tree(node, found.dataset, depth)
+            rows += [row for row in below if row.type in types and row not in rows]
+    return rows, said
+
+
+def _root(node: ModelNode, root: str) -> Row:
+    name, sign, short = split(root)
+    dataset = node.datasets.get(name)
+    if dataset is not None and not sign:
+        return Row(name, dataset.kind.value, dataset)
+    version: Snapshot | Bookmark | None = None
+    if dataset is not None:
+        version = dataset.find(short) if sign == "@" else dataset.bookmarks.get(short)
+    if dataset is None or version is None:
+        raise Failed(MISSING.format(root))
+    return Row(root, "snapshot" if sign == "@" else "bookmark", dataset, version)
+
+
+def _tree(node: ModelNode, root: Dataset, depth: int | None) -> Iterator[Row]:
+    for dataset in [root, *sorted(node.below(root.name), key=lambda one: one.name)]:
+        level = dataset.name[len(root.name) :].count("/")
+        if depth is None or level <= depth:
+            yield Row(dataset.name, dataset.kind.value, dataset)
+        if depth is None or level + 1 <= depth:
+            for snapshot in dataset.snapshots:
+                yield Row(f"{dataset.name}@{snapshot.name}", "snapshot", dataset, snapshot)
+            for mark in dataset.bookmarks.values():
+                yield Row(f"{dataset.name}#{mark.name}", "bookmark", dataset, mark)
+
+
+def _value(node: ModelNode, row: Row, key: str) -> Value:
+    match row.version:
+        case Bookmark() as mark:
+            return Value(str(_common(node, row, mark).get(key, "-")))
+        case Snapshot() as snapshot:
+            if is_user(key):
+                return _user_value(node, row, snapshot, key)
+            return Value(str(_snapshot_values(node, row, snapshot).get(key, "-")))
+        case _:
+            if key not in READ_ONLY:
+                return value_of(node.datasets, row.dataset, key)
+            return Value(str(_dataset_values(node, row).get(key, "-")))
+
+
+def _user_value(node: ModelNode, row: Row, snapshot: Snapshot, key: str) -> Value:
+    if key in snapshot.properties:
+        return Value(snapshot.properties[key], "local")
+    found = value_of(node.datasets, row.dataset, key)
+    if found.source in {"local", "received"}:
+        return Value(found.text, f"inherited from {row.dataset.name}")
+    return found
+
+
+def _common(node: ModelNode, row: Row, one: Dataset | Snapshot | Bookmark) -> dict[str, object]:
+    return {
+        "name": row.name,
+        "type": row.type,
+        "guid": one.guid,
+        "createtxg": one.createtxg,
+        "creation": node.clock,
+    }
+
+
+def _snapshot_values(node: ModelNode, row: Row, snapshot: Snapshot) -> dict[str, object]:
+    return {
+        **_common(node, row, snapshot),
+        "used": snapshot.written,
+        "written": snapshot.written,
+        "referenced": snapshot.content.referenced,
+        "userrefs": len(snapshot.holds),
+        "clones": ",".join(node.clones_of(snapshot)) or "-",
+        **_encryption(row.dataset),
+    }
+
+
+def _dataset_values(node: ModelNode, row: Row) -> dict[str, object]:
+    dataset = row.dataset
+    origin = dataset.origin
+    mounted = "-" if dataset.kind is Kind.VOLUME else "yes" if dataset.mounted else "no"
+    return {
+        **_common(node, row, dataset),
+        "used": node.used(dataset.name),
+        "written": dataset.written,
+        "referenced": dataset.content.referenced,
+        "available": 0 if dataset.name.partition("/")[0] in node.full else 2**30,
+        "origin": f"{node.owner(origin).name}@{origin.name}" if origin is not None else "-",
+        "mounted": mounted,
+        "receive_resume_token": text_of(dataset.partial) if dataset.partial is not None else "-",
+        **_encryption(dataset),
+    }
+
+
+def _encryption(dataset: Dataset) -> dict[str, object]:
+    if dataset.key_root is None:
+        return {"encryption": "off"}
+    return {
+        "encryption": "aes-256-gcm",
+        "encryptionroot": dataset.key_root.name,
+        "keystatus": "available" if dataset.key_available else "unavailable",
+    }
+
+
+def _has_source(value: Value, wanted: Sequence[str]) -> bool:
+    kind = {"-": "none"}.get(value.source, value.source.partition(" ")[0])
+    return not wanted or kind in wanted
+
+
+def _order(text: str) -> tuple[int, int, str]:
+    return (0, int(text), "") if text.isdigit() else (1, 0, text)
