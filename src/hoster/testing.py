@@ -56,6 +56,7 @@ from hoster.model.storage import (
     Version,
     View,
 )
+from hoster.operations.identity import properties_of
 from hoster.zfs.argv import LISTED_PROPERTIES
 
 VM_ID = "5b0e6a52-6a3a-4a0e-9a55-c1f0a9f1b001"
@@ -142,7 +143,7 @@ def listing(*datasets: Dataset) -> str:
     """What ``zfs get`` prints of them, as :func:`hoster.zfs.argv.look` asks for it."""
     lines: list[str] = []
     for one in datasets:
-        lines += _lines(one.name, _dataset_values(one), _mark_values(one.marks))
+        lines += _lines(one.name, _dataset_values(one), properties_of(one.marks))
         for snapshot in one.snapshots:
             lines += _lines(snapshot.full_name, _snapshot_values(snapshot), _snapshot_marks(snapshot))
         for bookmark in one.bookmarks:
@@ -214,6 +215,13 @@ class ScriptedRunner(Struct):
             meter(size)
         last = self.run(consumer, stdin=first.stdout)
         return Piped(Completed(first.argv, first.returncode, "", first.stderr), last, size)
+
+    def head(self, argv: Sequence[str], amount: int) -> bytes:
+        """What the command says on its output."""
+        return self.run(argv).stdout.encode("latin-1")[:amount]
+
+    def stop(self) -> None:
+        """Nothing runs that could be stopped."""
 
     def _said(self, command: tuple[str, ...], stdin: str) -> Says:
         self.commands.append(command)
@@ -302,20 +310,10 @@ def _dataset_values(one: Dataset) -> Mapping[str, object]:
         "keystatus": ("available" if one.key_loaded else "unavailable") if one.encrypted else "-",
         "mounted": "-" if one.kind is DatasetKind.VOLUME else "yes" if one.mounted else "no",
         "mountpoint": "-" if one.kind is DatasetKind.VOLUME else one.mountpoint or "none",
+        "origin": one.origin or "-",
         "readonly": "on" if one.readonly else "off",
-        "receive_resume_token": one.resume_token or "-",
+        "receive_resume_token": one.partial.text if one.partial else "-",
     }
-
-
-def _mark_values(marks: Marks) -> dict[str, str]:
-    found = {
-        "hoster:id": marks.vm_id,
-        "hoster:role": marks.role.value if marks.role else None,
-        "hoster:epoch": str(marks.epoch) if marks.epoch else None,
-        "hoster:parent": marks.parent,
-        "hoster:production": None if marks.production is None else "yes" if marks.production else "no",
-    }
-    return {key: value for key, value in found.items() if value is not None}
 
 
 def _snapshot_values(snapshot: Snapshot) -> Mapping[str, object]:

@@ -85,6 +85,13 @@ class Cluster:
             100,
         )
 
+    def head(self, argv: Sequence[str], amount: int) -> bytes:
+        """No dataset of the simulation is encrypted, so that no key is looked for."""
+        raise AssertionError(f"the simulation has no streams to look into: {argv}, {amount}")
+
+    def stop(self) -> None:
+        """Everything in the simulation happens at once; nothing is under way."""
+
     def _pass(self, moment: str) -> None:
         if self.fault is None or self.fault.at != self.count:
             return
@@ -109,6 +116,8 @@ class Cluster:
                 return 0, "", ""
             case ("zfs", "get", "-Hp", *rest):
                 names = list(rest[rest.index("-o") + 3 :])
+                if "-d" in rest:
+                    names += [name for name in node.volumes if name.rpartition("/")[0] in names]
                 out, said = node.listed(names, deep="-r" in rest)
                 return int(bool(said)), out, said
             case ("zfs", "snapshot", *names):
@@ -121,6 +130,14 @@ class Cluster:
             case ("zfs", "create", "-p", "-o", "canmount=off", name):
                 node.create(name)
                 return 0, "", ""
+            case ("zfs", "hold", tag, *names):
+                error = node.hold(tag, names)
+                return int(bool(error)), "", error
+            case ("zfs", "release", tag, *names):
+                error = node.release(tag, names)
+                return int(bool(error)), "", error
+            case ("zfs", "holds", "-H", *names):
+                return 0, node.holds(names), ""
             case ("zfs", "destroy", bookmark):
                 error = node.destroy_bookmark(bookmark)
                 return int(bool(error)), "", error
@@ -153,7 +170,7 @@ def _send_words(command: tuple[str, ...]) -> tuple[str | None, str, bool]:
 
 
 def _receive_words(command: tuple[str, ...]) -> tuple[str, dict[str, str]]:
-    assert command[:3] == ("zfs", "receive", "-u"), command
+    assert command[:4] == ("zfs", "receive", "-s", "-u"), command
     assert "-F" not in command
     settings = [command[i + 1] for i, word in enumerate(command) if word == "-o"]
     pairs = (setting.partition("=") for setting in settings)

@@ -33,6 +33,12 @@ class Held:
     holds: int = 0
     clones: tuple[str, ...] = ()
     sent_by: str | None = None
+    tags: set[str] = field(default_factory=set)
+
+    @property
+    def userrefs(self) -> int:
+        """Holds in all: those of others, and hoster's own by their tags."""
+        return self.holds + len(self.tags)
 
 
 @dataclass(slots=True)
@@ -113,11 +119,40 @@ class SimulatedNode:
         if any(name.startswith("hoster-") and name.endswith(f"-{guid}") for name in volume.bookmarks):
             return "anchored"
         self.watch(self, volume, held)
-        if held.holds or held.clones:
-            return "error 16" if held.holds else "error 17"
+        if held.userrefs or held.clones:
+            return "error 16" if held.userrefs else "error 17"
         volume.snapshots.remove(held)
         self.destroyed.append(full_name)
         return "done"
+
+    def hold(self, tag: str, full_names: Sequence[str]) -> str:
+        """All or none; the text of the error, or nothing."""
+        found = [self._find(name)[1] for name in full_names]
+        for name, held in zip(full_names, found, strict=True):
+            if held is None:
+                return f"cannot hold snapshot '{name}': dataset does not exist"
+            if tag in held.tags:
+                return f"cannot hold snapshot '{name}': tag already exists on this dataset"
+        for held in found:
+            assert held is not None
+            held.tags.add(tag)
+        return ""
+
+    def release(self, tag: str, full_names: Sequence[str]) -> str:
+        """All that are there; the text of the error, or nothing."""
+        for name in full_names:
+            held = self._find(name)[1]
+            if held is None:
+                return f"cannot release hold from snapshot '{name}': dataset does not exist"
+            if tag not in held.tags:
+                return f"cannot release hold from snapshot '{name}': no such tag on this dataset"
+            held.tags.remove(tag)
+        return ""
+
+    def holds(self, full_names: Sequence[str]) -> str:
+        """The tags, as ``zfs holds -H`` prints them."""
+        rows = [(name, tag) for name in full_names if (held := self._find(name)[1]) for tag in held.tags]
+        return "".join(f"{name}\t{tag}\tMon Jan  1 00:00 2024\n" for name, tag in rows)
 
     def destroy_bookmark(self, full_name: str) -> str:
         volume, _, bookmark = self._find(full_name)
@@ -184,7 +219,7 @@ class SimulatedNode:
                     s.guid,
                     s.createtxg,
                     written=s.total - total,
-                    holds=s.holds,
+                    holds=s.userrefs,
                     clones=s.clones,
                     sent_by=s.sent_by,
                 )

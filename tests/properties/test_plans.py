@@ -13,7 +13,7 @@ from hoster.model.storage import Dataset, Snapshot
 from hoster.planning.replication import unmarked
 from hoster.planning.retention import plan_retention, plan_target_retention
 from hoster.planning.snapshots import written_since
-from hoster.planning.transfers import common_base, plan_anchors, plan_sends, unsent
+from hoster.planning.transfers import Leg, common_base, plan_anchors, plan_sends, unsent
 from hoster.testing import VM_ID, dataset, target_key
 
 LABELS = st.sampled_from([f"{letter}{number}" for letter in "hdr" for number in range(5)] + ["manual", "x"])
@@ -105,7 +105,7 @@ def test_the_order_of_a_listing_changes_no_plan(
     base, other = common_base(web, there), common_base(mixed, theirs)
     assert (type(base), base and base.guid) == (type(other), other and other.guid)
     assert unsent(mixed, base) == unsent(web, base)
-    assert plan_sends(mixed, base, "backup/web") == plan_sends(web, base, "backup/web")
+    assert plan_sends(Leg(mixed, base, "backup/web")) == plan_sends(Leg(web, base, "backup/web"))
     key = target_key("1")
     assert plan_anchors(mixed, base, key, None) == plan_anchors(web, base, key, None)
     assert plan_retention(mixed, stype, keep) == plan_retention(web, stype, keep)
@@ -130,7 +130,7 @@ def test_the_streams_take_the_target_from_the_base_to_the_newest_without_a_gap(
     web: Dataset, there: Dataset
 ) -> None:
     base = common_base(web, there)
-    steps = plan_sends(web, base, "backup/web")
+    steps = plan_sends(Leg(web, base, "backup/web"))
     assert len(steps) <= 2
     arrived = [s.guid for step in steps for s in _carried(web, step)]
     assert arrived == [s.guid for s in unsent(web, base)]

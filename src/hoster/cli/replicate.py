@@ -15,71 +15,104 @@ from hoster.cli.render import finish, log_lines
 from hoster.errors import HosterError
 from hoster.host.ssh import SshOptions
 from hoster.host.throttle import MIB
-from hoster.model.names import Endpoint, SnapshotType
+from hoster.model.names import Endpoint, SnapshotType, job_name
 from hoster.operations.context import Context, wire
+from hoster.operations.inventory import names_with_tag
 from hoster.operations.replicate import replicate as replicate_vms
 from hoster.operations.request import ReplicationRequest
+from hoster.planning.refusals import LOCAL, Terms
 from hoster.records.job_log import append, log_path
+
+_WHERE = (
+    click.option(
+        "-e",
+        "--endpoint",
+        type=ENDPOINT,
+        required=True,
+        metavar="[USER@]HOST",
+        help="The node to replicate to.",
+    ),
+    click.option(
+        "-p",
+        "--port",
+        type=click.IntRange(1, 65535),
+        help="ssh port; otherwise as your ssh configuration says.",
+    ),
+    click.option(
+        "-k",
+        "--key",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="ssh key file; otherwise your ssh configuration and agent.",
+    ),
+    click.option(
+        "--target-dataset",
+        metavar="DATASET",
+        help="Where replicas go; otherwise the path they have here.",
+    ),
+    click.option("--create-parent", is_flag=True, help="Make that dataset there if it is missing."),
+)
+"""Which node and which dataset."""
+
+_HOW = (
+    click.option(
+        "--speed-limit",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="MIB",
+        help="MiB per second for the whole run; otherwise as configured, or none.",
+    ),
+    click.option(
+        "--script-name",
+        "job",
+        type=JOB_NAME,
+        help="Name of the job, for its lock and its log.",
+    ),
+    click.option(
+        "--target-keep",
+        type=TARGET_KEEP,
+        multiple=True,
+        help="Keep N snapshots of a type on the target; may be repeated.",
+    ),
+    click.option(
+        "--wait",
+        "wait_s",
+        type=click.FloatRange(min=0),
+        default=0,
+        metavar="SECONDS",
+        help="Wait so long for another run of this job or VM to end.",
+    ),
+    click.option(
+        "--parallel",
+        type=click.IntRange(1, 32),
+        default=2,
+        show_default=True,
+        metavar="N",
+        help="Send so many VMs at a time, under one speed limit.",
+    ),
+)
+"""How the run goes."""
+
+_TERMS = (
+    click.option(
+        "--no-raw",
+        is_flag=True,
+        help="Send encrypted VMs decrypted, to a target that encrypts by itself.",
+    ),
+    click.option(
+        "--allow-plain-child",
+        is_flag=True,
+        help="Send plain datasets of encrypted VMs too; they lie readable on the target.",
+    ),
+    click.option(
+        "--forward",
+        is_flag=True,
+        help="Pass replicas of other nodes' VMs on, as they are; name them.",
+    ),
+)
+"""What is allowed only when it is asked for."""
 
 
 def _replication_options(function: click.decorators.FC) -> click.decorators.FC:
-    options = (
-        click.option(
-            "-e",
-            "--endpoint",
-            type=ENDPOINT,
-            required=True,
-            metavar="[USER@]HOST",
-            help="The node to replicate to.",
-        ),
-        click.option(
-            "-p",
-            "--port",
-            type=click.IntRange(1, 65535),
-            help="ssh port; otherwise as your ssh configuration says.",
-        ),
-        click.option(
-            "-k",
-            "--key",
-            type=click.Path(exists=True, dir_okay=False, path_type=Path),
-            help="ssh key file; otherwise your ssh configuration and agent.",
-        ),
-        click.option(
-            "--speed-limit",
-            type=click.FloatRange(min=0, min_open=True),
-            metavar="MIB",
-            help="MiB per second for the whole run; otherwise as configured, or none.",
-        ),
-        click.option(
-            "--script-name",
-            "job",
-            type=JOB_NAME,
-            help="Name of the job, for its lock and its log.",
-        ),
-        click.option(
-            "--target-dataset",
-            metavar="DATASET",
-            help="Where replicas go; otherwise the path they have here.",
-        ),
-        click.option("--create-parent", is_flag=True, help="Make that dataset there if it is missing."),
-        click.option(
-            "--target-keep",
-            type=TARGET_KEEP,
-            multiple=True,
-            help="Keep N snapshots of a type on the target; may be repeated.",
-        ),
-        click.option(
-            "--wait",
-            "wait_s",
-            type=click.FloatRange(min=0),
-            default=0,
-            metavar="SECONDS",
-            help="Wait so long for another run of this job or VM to end.",
-        ),
-        dry_run_option,
-        json_option,
-    )
-    for option in reversed(options):
+    for option in reversed((*_WHERE, *_HOW, *_TERMS, dry_run_option, json_option)):
         function = option(function)
     return function
 
@@ -122,6 +155,26 @@ def replicate_all(names: str | None, as_json: bool, include_non_production: bool
     _replicate(context, request, as_json=as_json)
 
 
+@click.command(name="replicate-by-tag")
+@click.argument("tag", metavar="TAG")
+@_replication_options
+def replicate_by_tag(tag: str, as_json: bool, **options: Any) -> None:
+    """Bring another node fully up to date with every VM of this node whose configuration has a tag.
+
+    Production or not, and running or not. Otherwise the same as `hoster vm replicate-all`.
+
+    Exit codes: 0 all up to date, 2 usage, 3 some VMs failed or none has that tag, 10 none failed but some
+    were refused, 11 another run is under way, 12 unreachable.
+    """
+    context = wire()
+    names = names_with_tag(context, tag)
+    try:
+        options["job"] = options["job"] or job_name(f"tag_{tag}_to_{options['endpoint'].host}")
+    except ValueError:
+        raise click.UsageError(f"the tag {tag!r} cannot name a job: add --script-name") from None
+    _replicate(context, _request(context, names, **options), as_json=as_json)
+
+
 def _replicate(context: Context, request: ReplicationRequest, *, as_json: bool) -> None:
     """Runs it, and keeps the outcome in the job's log, that of a run that could not begin included."""
     path = log_path(request.job_name)
@@ -151,8 +204,13 @@ def _request(
     key: Path | None,
     speed_limit: float | None,
     target_keep: tuple[tuple[SnapshotType, int], ...],
+    no_raw: bool,
+    allow_plain_child: bool,
+    forward: bool,
     **rest: Any,
 ) -> ReplicationRequest:
+    if endpoint.host == LOCAL and rest["target_dataset"] is None:
+        raise click.UsageError("--endpoint local needs --target-dataset: a dataset of another pool")
     settings = context.settings.replication
     limit = speed_limit if speed_limit is not None else settings.speed_limit_mib_s
     return ReplicationRequest(
@@ -160,5 +218,6 @@ def _request(
         names=names,
         speed_limit=None if limit is None else limit * MIB,
         target_keep=dict(target_keep),
+        terms=Terms(no_raw=no_raw, allow_plain_child=allow_plain_child, forward=forward),
         **rest,
     )

@@ -9,7 +9,13 @@ from hoster.cli.snapshot import all_options, run_all
 from hoster.model.names import SnapshotType
 
 
-@click.group(cls=LazyGroup)
+@click.group(
+    cls=LazyGroup,
+    lazy={
+        "replicate": "hoster.cli.replicate:replicate",
+        "replicate-by-tag": "hoster.cli.replicate:replicate_by_tag",
+    },
+)
 def scheduler() -> None:
     """Jobs that run unattended, in the newer spelling."""
 

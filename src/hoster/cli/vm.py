@@ -18,6 +18,7 @@ from hoster.operations.machines import ListedVm, list_machines
 @click.group(
     cls=LazyGroup,
     lazy={
+        "branches": "hoster.cli.branches:branches",
         "replicate": "hoster.cli.replicate:replicate",
         "replicate-all": "hoster.cli.replicate:replicate_all",
     },

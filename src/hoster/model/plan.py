@@ -12,7 +12,7 @@ from enum import StrEnum
 from msgspec import Struct, field
 
 from hoster.model.anchors import TargetKey
-from hoster.model.storage import Snapshot, Version
+from hoster.model.storage import DatasetKind, Mode, ResumeToken, Snapshot, Version
 
 
 class TakeSnapshot(Struct, frozen=True):
@@ -49,12 +49,22 @@ class Send(Struct, frozen=True):
     """One stream into ``target``: full where ``base`` is None, else an increment from ``base``.
 
     ``intermediate`` asks for every snapshot in between as well (``-I``), which needs a snapshot, not a
-    bookmark, as its base.
+    bookmark, as its base. ``resume`` is the token of a stream that broke off: the rest of that is sent.
     """
 
     base: Version | None
     through: Snapshot
     intermediate: bool
+    target: str
+    reason: str
+    kind: DatasetKind = DatasetKind.FILESYSTEM
+    mode: Mode = Mode.PLAIN
+    resume: ResumeToken | None = None
+
+
+class GiveUp(Struct, frozen=True):
+    """Give up what has arrived in ``target`` of a stream that broke off and cannot go on."""
+
     target: str
     reason: str
 
@@ -66,7 +76,7 @@ class DestroySnapshot(Struct, frozen=True):
     reason: str
 
 
-Step = TakeSnapshot | Anchor | Send | DestroySnapshot
+Step = TakeSnapshot | Anchor | Send | GiveUp | DestroySnapshot
 
 
 class Plan(Struct, frozen=True):
@@ -96,9 +106,13 @@ class Ground(StrEnum):
     NO_COMMON_VERSION = "no-common-version"
     REPLICA_MODIFIED = "replica-modified"
     REPLICA_AHEAD = "replica-ahead"
+    REPLICA_MOUNTED = "replica-mounted"
     NAME_TAKEN = "name-taken"
-    PARTIAL_RECEIVE = "partial-receive"
-    UNSUPPORTED = "unsupported"
+    MODE_MISMATCH = "mode-mismatch"
+    KEY_CHANGED = "key-changed"
+    KEY_NOT_LOADED = "key-not-loaded"
+    WOULD_LIE_READABLE = "would-lie-readable"
+    DESCENDANT_RENAMED = "descendant-renamed"
 
 
 class Refusal(Struct, frozen=True):

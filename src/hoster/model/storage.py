@@ -6,9 +6,11 @@ createtxg gives its order within one pool and means nothing across pools.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 
+import msgspec
 from msgspec import Struct, field
 
 
@@ -28,6 +30,21 @@ class Role(StrEnum):
     BRANCH = "branch"
 
 
+class Mode(StrEnum):
+    """How a dataset's streams are made; what a replica was begun with it is continued with, for good.
+
+    Mixing them under one lineage breaks it: a plain stream gives a version another set of initialisation
+    vectors under the same GUID, and no raw increment goes on from there (zfs-receive(8)). The value is that
+    of the local user property ``hoster:mode`` of a replica.
+    """
+
+    PLAIN = "plain"
+    """Blocks as compressed on disk, large ones kept (``-L -c``); the target may encrypt them by itself."""
+
+    RAW = "raw"
+    """Blocks as encrypted on disk (``-w``): the target never has the key."""
+
+
 class Epoch(Struct, frozen=True, order=True):
     """Counts promotions of a VM; equal numbers made by different nodes are a split."""
 
@@ -38,11 +55,28 @@ class Epoch(Struct, frozen=True, order=True):
         return f"{self.number}@{self.node}"
 
 
+class Intent(Struct, frozen=True):
+    """What is to become of a dataset in a swap (:mod:`hoster.planning.swap`), written on it beforehand.
+
+    ``guid`` is the version that the VM goes back to; ``stamp`` the UTC time from which the branch is named;
+    ``root`` the name of the VM's own dataset; ``canmount`` the local value of that property, or ``-``.
+    """
+
+    stamp: str
+    guid: int
+    canmount: str
+    root: str
+
+    def __str__(self) -> str:
+        return f"{self.stamp}/{self.guid:016x}/{self.canmount}/{self.root}"
+
+
 class Marks(Struct, frozen=True):
     """hoster's local user properties of one dataset; inherited and received values never get here.
 
     ``vm_id`` is the VM's identity, the same on every replica; ``parent`` names the node whose VM this
-    is; ``production`` is what a node that cannot read the VM's configuration goes by.
+    is; ``production`` is what a node that cannot read the VM's configuration goes by; ``mode`` is how a
+    replica is sent.
     """
 
     vm_id: str | None = None
@@ -50,6 +84,25 @@ class Marks(Struct, frozen=True):
     epoch: Epoch | None = None
     parent: str | None = None
     production: bool | None = None
+    mode: Mode | None = None
+    key_digest: str | None = None
+    """What stood for the wrapping key in the stream that a raw replica was last continued with."""
+    swap: Intent | None = None
+
+
+class ResumeToken(Struct, frozen=True):
+    """What a partly received stream says of itself: ``text`` is what ``zfs send -t`` takes.
+
+    ``to_guid`` and ``to_name`` are of the snapshot that was on its way, ``from_guid`` of the version it
+    continues from (None: from nothing). All are None or empty where the text could not be understood.
+    """
+
+    text: str
+    to_guid: int | None = None
+    from_guid: int | None = None
+    to_name: str = ""
+    raw: bool = False
+    received_bytes: int = 0
 
 
 class Snapshot(Struct, frozen=True):
@@ -106,8 +159,10 @@ class Dataset(Struct, frozen=True):
     key_loaded: bool = True
     mounted: bool = False
     mountpoint: str | None = None
+    origin: str | None = None
+    """The snapshot that this is a clone of, or None."""
     readonly: bool = False
-    resume_token: str | None = None
+    partial: ResumeToken | None = None
     marks: Marks = field(default_factory=Marks)
     snapshots: tuple[Snapshot, ...] = ()
     bookmarks: tuple[Bookmark, ...] = ()
@@ -127,10 +182,15 @@ class Dataset(Struct, frozen=True):
 
 
 class View(Struct, frozen=True):
-    """What one look at a node saw: evidence, not the present."""
+    """What one look at a node saw: evidence, not the present. ``names`` are those of the datasets, sorted."""
 
     node: str
     datasets: Mapping[str, Dataset]
+    names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.names) != len(self.datasets):
+            msgspec.structs.force_setattr(self, "names", tuple(sorted(self.datasets)))
 
     def get(self, name: str) -> Dataset | None:
         """The dataset of exactly that name, or None if the look did not find it."""
@@ -138,13 +198,14 @@ class View(Struct, frozen=True):
 
     def children(self, parent: str) -> Iterator[Dataset]:
         """The datasets directly below ``parent``, in name order (letter case set aside)."""
-        prefix = parent + "/"
-        names = [n for n in self.datasets if n.startswith(prefix) and "/" not in n[len(prefix) :]]
+        start = len(parent) + 1
+        names = [dataset.name for dataset in self.below(parent) if "/" not in dataset.name[start:]]
         for name in sorted(names, key=lambda n: (n.lower(), n)):
             yield self.datasets[name]
 
     def below(self, ancestor: str) -> Iterator[Dataset]:
         """Every dataset below ``ancestor`` at any depth, itself left out, in name order."""
-        prefix = ancestor + "/"
-        for name in sorted(n for n in self.datasets if n.startswith(prefix)):
+        after = chr(ord("/") + 1)
+        first = bisect_left(self.names, f"{ancestor}/")
+        for name in self.names[first : bisect_left(self.names, f"{ancestor}{after}")]:
             yield self.datasets[name]

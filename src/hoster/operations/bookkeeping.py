@@ -1,12 +1,14 @@
-"""After the data: says on the target where it came from, and gives up on both sides what nobody needs.
+"""Before and after the data: puts right what runs that failed have left, says on the target where versions
+came from, and gives up on both sides what nobody needs.
 
-Nothing here can fail a replication: the data has arrived. What could not be done is noted in the report,
-and the next run does it, since it sees that it is still to do.
+Nothing here can fail a replication: what could not be done is noted in the report, and the next run does it,
+since it sees that it is still to do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
@@ -16,58 +18,115 @@ from hoster.model.names import SnapshotType
 from hoster.model.plan import Destroyed, DestroySnapshot
 from hoster.model.storage import Bookmark, Dataset, Version
 from hoster.operations.context import Context
-from hoster.operations.job import Job
+from hoster.operations.job import Job, Passage, hold_tag
 from hoster.operations.request import ReplicationRequest
 from hoster.planning.replication import unmarked
 from hoster.planning.retention import plan_retention, plan_target_retention
 from hoster.planning.transfers import common_base
 from hoster.zfs.store import SnapshotMark, ZfsStore
 
+Work = Sequence[tuple[Job, Passage]]
+"""Single datasets with the job that each belongs to."""
+
+
+class _Leftover(NamedTuple):
+    """Anchors of a dataset that nothing needs any more; ``base`` is what the next increment starts from."""
+
+    job: Job
+    passage: Passage
+    base: Version | None
+    anchors: tuple[Bookmark, ...]
+
+
+def put_right(context: Context, target: ZfsStore, jobs: Sequence[Job]) -> None:
+    """Before anything is sent: gives up what runs that failed have left.
+
+    On the source these are holds and anchors: the target was just seen, so an anchor on anything but the
+    newest common version belongs to a transfer that did not arrive. Without this, every failed run would
+    leave a snapshot that nothing may prune. On the target it is what arrived of a stream that cannot go on.
+    """
+    _release_left(context.zfs, jobs)
+    left = [
+        _Leftover(job, passage, passage.base, old)
+        for job, passage in _work(jobs)
+        if (old := _left_anchors(job, passage))
+    ]
+    try:
+        _prune_source(context, left)
+    except HosterError as error:
+        for job in {id(one.job): one.job for one in left}.values():
+            job.notes.append(f"what an earlier run left is still there: {error.message}")
+    for job, passage in _work(jobs):
+        if passage.part.give_up:
+            try:
+                target.give_up_partial(passage.target)
+            except HosterError as error:
+                job.fail(error)
+            else:
+                job.notes.append(f"what had arrived of {passage.target} was given up: {passage.part.give_up}")
+
 
 def keep_books(context: Context, request: ReplicationRequest, target: ZfsStore, jobs: Sequence[Job]) -> None:
-    """Marks what arrived, then prunes the target and the source; ``jobs`` have a replica each.
+    """Marks what arrived, then prunes the target and the source.
 
     One command for all VMs each. Where a transfer was cut, what did arrive is marked and anchored just as
     well: the next run starts from there. Only those that are complete are pruned.
     """
     try:
-        _mark(target, jobs)
-        complete = [job for job in jobs if job.failure is None]
+        _mark(target, [(job, passage) for job, passage in _work(jobs) if passage.replica is not None])
+        complete = [
+            (job, passage) for job, passage in _work(jobs) if job.complete and passage.replica is not None
+        ]
         _prune_target(target, complete, {**context.settings.replication.target_keep, **request.target_keep})
-        _prune_source(context, [(job, _newest_common(job)) for job in complete])
+        _prune_source(context, [_after(job, passage, _newest_common(passage)) for job, passage in complete])
     except HosterError as error:
         for job in jobs:
             job.notes.append(f"left for the next run: {error.message}")
 
 
-def put_right(context: Context, jobs: Sequence[Job]) -> None:
-    """Before anything is sent: gives up what runs that failed have left on the source.
-
-    The target was just seen, so an anchor on anything but the newest common version belongs to a transfer
-    that did not arrive. Without this, every failed run would leave a snapshot that nothing may prune.
-    """
-    left = [
-        (job, job.clearance.base)
-        for job in jobs
-        if superseded_anchors(job.source, job.site.key, job.clearance.base)
-    ]
-    try:
-        _prune_source(context, left)
-    except HosterError as error:
-        for job, _ in left:
-            job.notes.append(f"what an earlier run left is still there: {error.message}")
+def _work(jobs: Sequence[Job]) -> list[tuple[Job, Passage]]:
+    return [(job, passage) for job in jobs for passage in job.passages]
 
 
-def _mark(target: ZfsStore, jobs: Sequence[Job]) -> None:
-    marks: list[SnapshotMark] = []
+def _release_left(zfs: ZfsStore, jobs: Sequence[Job]) -> None:
     for job in jobs:
-        replica = _replica(job)
-        epoch = job.source.marks.epoch
+        left = frozenset(job.left_holds)
+        try:
+            zfs.release(hold_tag(job.site), sorted(left))
+        except HosterError as error:
+            job.notes.append(f"holds that an earlier run left are still there: {error.message}")
+            continue
+        for passage in job.passages:
+            snapshots = tuple(
+                replace(s, holds=s.holds - 1) if s.full_name in left else s for s in passage.source.snapshots
+            )
+            passage.source = replace(passage.source, snapshots=snapshots)
+
+
+def _left_anchors(job: Job, passage: Passage) -> tuple[Bookmark, ...]:
+    """Anchors of transfers that did not arrive. Where a stream goes on, both of its ends stay anchored."""
+    old = superseded_anchors(passage.source, job.site.key, passage.base)
+    partial = passage.part.leg.partial
+    if partial is None:
+        return old
+    through = [b for b in old if b.guid == partial.to_guid]
+    return tuple(b for b in old if b not in through) if through else ()
+
+
+def _after(job: Job, passage: Passage, base: Version) -> _Leftover:
+    return _Leftover(job, passage, base, superseded_anchors(passage.source, job.site.key, base))
+
+
+def _mark(target: ZfsStore, work: Work) -> None:
+    marks: list[SnapshotMark] = []
+    for job, passage in work:
+        replica = _replica(passage)
+        epoch = job.passages[0].source.marks.epoch
         value = f"{job.vm_id}/{epoch.number if epoch else 0}"
-        new = unmarked(job.source, replica)
+        new = unmarked(passage.source, replica)
         marks += [SnapshotMark(snapshot, "hoster:from", value) for snapshot in new]
         guids = {s.guid for s in new}
-        job.replica = replace(
+        passage.replica = replace(
             replica,
             snapshots=tuple(replace(s, sent_by=value) if s.guid in guids else s for s in replica.snapshots),
         )
@@ -75,41 +134,38 @@ def _mark(target: ZfsStore, jobs: Sequence[Job]) -> None:
         target.mark(marks)
 
 
-def _prune_target(target: ZfsStore, jobs: Sequence[Job], keep: Mapping[SnapshotType, int]) -> None:
+def _prune_target(target: ZfsStore, work: Work, keep: Mapping[SnapshotType, int]) -> None:
     planned: dict[str, tuple[Job, DestroySnapshot]] = {}
-    for job in jobs:
-        newest = _newest_common(job)
-        steps = plan_target_retention(_replica(job), keep, newest_common=newest.guid, sent_by=job.vm_id)
+    for job, passage in work:
+        newest = _newest_common(passage)
+        steps = plan_target_retention(_replica(passage), keep, newest_common=newest.guid, sent_by=job.vm_id)
         planned |= {step.victim.full_name: (job, step) for step in steps}
     for answer in target.destroy([step.victim for _, step in planned.values()]):
         job, step = planned[answer.name]
         _record(job, target.node, step, answer.done, answer.explained)
 
 
-def _prune_source(context: Context, bases: Sequence[tuple[Job, Version | None]]) -> None:
-    """Gives up the anchors that each newest common version supersedes, then old replication snapshots."""
-    superseded: list[Bookmark] = []
-    planned: dict[str, tuple[Job, DestroySnapshot]] = {}
-    for job, base in bases:
-        old = superseded_anchors(job.source, job.site.key, base)
-        bookmarks = tuple(b for b in job.source.bookmarks if b not in old)
-        job.subject = replace(job.subject, dataset=replace(job.source, bookmarks=bookmarks))
+def _prune_source(context: Context, work: Sequence[_Leftover]) -> None:
+    """Gives up the anchors that are left over, then old replication snapshots that nothing needs."""
+    planned: dict[str, tuple[Job, Passage, DestroySnapshot]] = {}
+    for job, passage, base, old in work:
+        bookmarks = tuple(b for b in passage.source.bookmarks if b not in old)
+        passage.source = replace(passage.source, bookmarks=bookmarks)
         retention = plan_retention(
-            job.source,
+            passage.source,
             SnapshotType.REPLICATION,
             context.settings.replication.keep,
             protected=frozenset() if base is None else frozenset({base.guid}),
         )
-        superseded += old
-        planned |= {step.victim.full_name: (job, step) for step in retention.destroys}
+        planned |= {step.victim.full_name: (job, passage, step) for step in retention.destroys}
     # The anchors first: a snapshot that still has one is not destroyed.
-    context.zfs.destroy_bookmarks(superseded)
-    for answer in context.zfs.destroy([step.victim for _, step in planned.values()]):
-        job, step = planned[answer.name]
+    context.zfs.destroy_bookmarks([bookmark for leftover in work for bookmark in leftover.anchors])
+    for answer in context.zfs.destroy([step.victim for _, _, step in planned.values()]):
+        job, passage, step = planned[answer.name]
         _record(job, context.zfs.node, step, answer.done, answer.explained)
         if answer.done:
-            left = tuple(s for s in job.source.snapshots if s.guid != step.victim.guid)
-            job.subject = replace(job.subject, dataset=replace(job.source, snapshots=left))
+            left = tuple(s for s in passage.source.snapshots if s.guid != step.victim.guid)
+            passage.source = replace(passage.source, snapshots=left)
 
 
 def _record(job: Job, node: str, step: DestroySnapshot, done: bool, explained: str) -> None:
@@ -119,12 +175,12 @@ def _record(job: Job, node: str, step: DestroySnapshot, done: bool, explained: s
         job.notes.append(f"kept {step.victim.full_name} on {node}: {explained}")
 
 
-def _newest_common(job: Job) -> Version:
-    base = common_base(job.source, _replica(job))
+def _newest_common(passage: Passage) -> Version:
+    base = common_base(passage.source, _replica(passage))
     assert base is not None, "a complete job has its newest version on both sides"
     return base
 
 
-def _replica(job: Job) -> Dataset:
-    assert job.replica is not None
-    return job.replica
+def _replica(passage: Passage) -> Dataset:
+    assert passage.replica is not None
+    return passage.replica

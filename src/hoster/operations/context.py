@@ -15,6 +15,7 @@ from hoster.host.locks import Locks
 from hoster.host.process import Runner, SystemRunner
 from hoster.host.reach import LocalHost
 from hoster.host.ssh import SshOptions, SshSession
+from hoster.planning.refusals import LOCAL
 from hoster.zfs.store import ZfsStore
 
 
@@ -38,8 +39,11 @@ class Context(Struct, frozen=True):
         """Begins at once to connect to another node, and ends the connection with the block.
 
         Calling what it yields waits for the connection and gives ZFS on that node (Unreachable if it cannot
-        be had), so that this node can be looked at meanwhile.
+        be had), so that this node can be looked at meanwhile. The endpoint ``local`` is this node itself.
         """
+        if options.endpoint.host == LOCAL:
+            yield lambda: self.zfs
+            return
         from concurrent.futures import ThreadPoolExecutor
 
         session = SshSession(options, SystemRunner(), self.settings.run_dir)

@@ -19,6 +19,9 @@ def properties_of(marks: Marks) -> dict[str, str]:
         "hoster:role": marks.role.value if marks.role else None,
         "hoster:epoch": str(marks.epoch) if marks.epoch else None,
         "hoster:parent": marks.parent,
+        "hoster:mode": marks.mode.value if marks.mode else None,
+        "hoster:key": marks.key_digest,
+        "hoster:swap": None if marks.swap is None else str(marks.swap),
         "hoster:production": None if marks.production is None else "yes" if marks.production else "no",
     }
     return {key: value for key, value in found.items() if value is not None}

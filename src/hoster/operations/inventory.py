@@ -18,6 +18,7 @@ from hoster.model.machines import MachineConfig
 from hoster.model.storage import Dataset, DatasetKind, Role, View
 from hoster.model.vms import Vm
 from hoster.operations.context import Context
+from hoster.planning.swap import is_part_of_a_swap
 
 CONFIG_NAME = "vm_config.json"
 
@@ -74,6 +75,17 @@ def look_around(context: Context, *, sync: bool = False) -> Inventory:
     return take_stock(context, context.zfs.look(context.datasets))
 
 
+def names_with_tag(context: Context, tag: str) -> tuple[str, ...]:
+    """The names of the VMs of this node that have that tag; OperationFailed where none has."""
+    stock = look_around(context)
+    found = [vm.name for vm in stock.vms if vm.is_primary and vm.config is not None and tag in vm.config.tags]
+    if not found:
+        raise OperationFailed(
+            f"no VM of this node has the tag {tag!r}", hint="hoster vm info NAME shows tags"
+        )
+    return tuple(found)
+
+
 def config_path(dataset: Dataset) -> Path | None:
     """Where the VM's configuration is, or None while its dataset is not mounted."""
     if not dataset.mounted or dataset.mountpoint is None:
@@ -92,7 +104,9 @@ def read_config(dataset: Dataset) -> MachineFile | None:
 def _candidates(view: View, active: Sequence[str]) -> Iterator[Dataset]:
     for parent in active:
         for child in view.children(parent):
-            if child.kind is DatasetKind.FILESYSTEM and child.name not in active:
+            if child.kind is not DatasetKind.FILESYSTEM or child.name in active:
+                continue
+            if not is_part_of_a_swap(child.name):
                 yield child
 
 

@@ -5,49 +5,86 @@ from __future__ import annotations
 from msgspec import Struct, field
 
 from hoster.errors import HosterError
-from hoster.model.plan import Destroyed, Send
-from hoster.model.storage import Dataset, Snapshot
+from hoster.model.plan import Destroyed, Refusal, Send
+from hoster.model.storage import Dataset, Mode, Snapshot, Version
 from hoster.model.vms import Vm
-from hoster.planning.replication import Clearance, Subject, TargetSite
+from hoster.planning.refusals import TargetSite
+from hoster.planning.replication import Clearance, Part
+from hoster.planning.transfers import Leg
+
+
+class Passage(Struct):
+    """One dataset of the VM; ``source`` and ``replica`` are kept up to date as things happen to them."""
+
+    part: Part
+    source: Dataset
+    replica: Dataset | None
+    chain: tuple[Snapshot, ...] = ()
+    sends: tuple[Send, ...] = ()
+    arrived: tuple[Snapshot, ...] = ()
+
+    @property
+    def target(self) -> str:
+        return self.part.target
+
+    @property
+    def base(self) -> Version | None:
+        return self.part.base
+
+    @property
+    def mode(self) -> Mode:
+        return self.part.mode
+
+    @property
+    def leg(self) -> Leg:
+        """What is to be sent of it, from what is known of its source by now."""
+        return Leg(self.source, self.base, self.target, self.mode, self.part.leg.partial)
 
 
 class Job(Struct):
     """One VM that is to be sent, and how far it has come. Filled in by the steps, in their order."""
 
     vm: Vm
-    subject: Subject
     site: TargetSite
-    clearance: Clearance
-    replica: Dataset | None
+    needs_snapshot: bool
+    passages: tuple[Passage, ...]
+    vm_id: str = ""
+    """The VM's identity; every job has one before anything is sent."""
+    left_holds: tuple[str, ...] = ()
+    """Snapshots that a run which ended badly has left held."""
     taken: str = ""
-    chain: tuple[Snapshot, ...] = ()
-    sends: tuple[Send, ...] = ()
     sent_bytes: int = 0
     seconds: float = 0.0
     failure: HosterError | None = None
-    arrived: tuple[Snapshot, ...] = ()
+    refusal: Refusal | None = None
+    """Why its streams must not be sent, where that showed only when they were about to be."""
     destroyed: list[Destroyed] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
-    def source(self) -> Dataset:
-        return self.subject.dataset
-
-    @property
-    def target(self) -> str:
-        return self.clearance.target
-
-    @property
-    def vm_id(self) -> str:
-        """The VM's identity; every job has one before anything is sent."""
-        assert self.source.marks.vm_id is not None
-        return self.source.marks.vm_id
-
-    @property
     def estimated_bytes(self) -> int:
         """What the streams will hold, roughly: what was written between the versions that travel."""
-        return sum(s.written for s in self.chain)
+        return sum(s.written for passage in self.passages for s in passage.chain)
+
+    @property
+    def complete(self) -> bool:
+        """Nothing has gone wrong so far."""
+        return self.failure is None and self.refusal is None
 
     def fail(self, error: HosterError) -> None:
         """The first failure of a job is the one that is reported."""
         self.failure = self.failure or error
+
+
+def hold_tag(site: TargetSite) -> str:
+    """The tag of the holds on what is being sent to a target."""
+    return f"hoster-{site.key}"
+
+
+def job_of(vm: Vm, site: TargetSite, clearance: Clearance, left_holds: tuple[str, ...]) -> Job:
+    """The job for a VM that may be replicated."""
+    passages = tuple(Passage(part, part.source, part.replica) for part in clearance.parts)
+    kept = "goes along into the branch" if clearance.parting else "is kept"
+    notes = [f"{name} on {site.node} {kept}: it is gone here" for name in clearance.orphans]
+    vm_id = vm.dataset.marks.vm_id or ""
+    return Job(vm, site, clearance.needs_snapshot, passages, vm_id, left_holds, notes=notes)

@@ -13,16 +13,18 @@ from msgspec import Struct
 
 from hoster.errors import Busy, UsageError
 from hoster.model.names import SnapshotType, dataset_name
-from hoster.model.plan import Outcome, Refusal, Report, Send, VmReport
-from hoster.model.storage import Role, View
+from hoster.model.plan import GiveUp, Outcome, Refusal, Report, Send, TakeSnapshot, VmReport
+from hoster.model.storage import Dataset, Role, View
 from hoster.model.vms import Vm
 from hoster.operations.context import Context
 from hoster.operations.inventory import Inventory, look_around
-from hoster.operations.job import Job
+from hoster.operations.job import Job, hold_tag, job_of
 from hoster.operations.request import Observer, ReplicationRequest
 from hoster.operations.sending import run_jobs
+from hoster.operations.swapping import finish_all
 from hoster.operations.taking import snapshot_steps
-from hoster.planning.replication import Clearance, Subject, TargetSite, is_up_to_date, judge, preview
+from hoster.planning.refusals import Subject, TargetSite
+from hoster.planning.replication import Clearance, is_up_to_date, judge, preview
 from hoster.zfs.store import ZfsStore, pool_of
 
 
@@ -111,19 +113,20 @@ def _run(
     reports: list[VmReport] = []
     sites, there = _look_there(context, request, target, cases)
     jobs: list[Job] = []
+    snapshots = [s for case in cases for d in case.vm.everything for s in d.snapshots]
+    holds = context.zfs.holds([s.full_name for s in snapshots if s.holds])
     for case in cases:
-        subject = _subject(case.vm)
+        subject = Subject(case.vm.name, case.vm.dataset, case.vm.role, case.vm.parent, case.vm.descendants)
         site = sites[case.parent, pool_of(case.vm.dataset.name)]
-        replica = there.get(case.target)
-        match judge(subject, site, case.target, replica):
+        match judge(subject, site, case.target, _at_and_below(there, case.target), request.terms):
             case Refusal() as refusal:
-                reports.append(_refused(refusal))
-            case Clearance() as clearance if is_up_to_date(subject, clearance):
+                reports.append(refused(refusal))
+            case Clearance() as clearance if is_up_to_date(clearance) and not _left(holds, case.vm, site):
                 reports.append(VmReport(case.vm.name, Outcome.UNCHANGED, f"{target.node} has everything"))
             case Clearance() as clearance if request.dry_run:
                 reports.append(_planned(context, case.vm, subject, clearance))
             case Clearance() as clearance:
-                jobs.append(Job(case.vm, subject, site, clearance, replica))
+                jobs.append(job_of(case.vm, site, clearance, _left(holds, case.vm, site)))
     if jobs:
         reports += run_jobs(context, request, target, jobs, observer)
     return reports
@@ -134,7 +137,9 @@ def _look_there(
 ) -> tuple[dict[tuple[str, str], TargetSite], View]:
     """What the target has of these VMs, and of the datasets that replicas lie in."""
     parents = sorted({case.parent for case in cases})
-    seen = target.look_at(parents)
+    seen = target.look_beside(parents)
+    if not request.dry_run and finish_all(target, tuple(seen.datasets.values())):
+        seen = target.look_beside(parents)
     if request.create_parent and not request.dry_run:
         missing = [p for p in parents if seen.get(p) is None]
         for parent in missing:
@@ -147,32 +152,51 @@ def _look_there(
         pool = pool_of(case.vm.dataset.name)
         same = target.machine == context.zfs.machine and pool_of(case.parent) == pool
         guid = None if home is None else home.guid
-        sites[case.parent, pool] = TargetSite(target.node, case.parent, guid, same_pool=same)
+        encrypted = home is not None and home.encrypted
+        sites[case.parent, pool] = TargetSite(
+            target.node, case.parent, guid, same_pool=same, encrypted=encrypted
+        )
     return sites, there
 
 
-def _subject(vm: Vm) -> Subject:
-    return Subject(vm.name, vm.dataset, vm.role, vm.parent, tuple(d.name for d in vm.descendants))
+def _left(holds: frozenset[tuple[str, str]], vm: Vm, site: TargetSite) -> tuple[str, ...]:
+    """The snapshots of a VM that a run to this target which ended badly has left held."""
+    own = {dataset.name for dataset in vm.everything}
+    tag = hold_tag(site)
+    return tuple(sorted(name for name, of in holds if of == tag and name.partition("@")[0] in own))
 
 
-def _refused(refusal: Refusal) -> VmReport:
+def _at_and_below(view: View, name: str) -> list[Dataset]:
+    root = view.get(name)
+    return [] if root is None else [root, *view.below(name)]
+
+
+def refused(refusal: Refusal) -> VmReport:
+    """The report on a VM that must not be replicated."""
     return VmReport(refusal.vm, Outcome.REFUSED, refusal.evidence, refusal.remedy, ground=refusal.ground)
 
 
 def _planned(context: Context, vm: Vm, subject: Subject, clearance: Clearance) -> VmReport:
     name = snapshot_steps(vm, SnapshotType.REPLICATION, context.now(), "")[0].name
     plan = preview(subject, clearance, name)
-    takes = (f"{vm.dataset.name}@{name}",) if clearance.needs_snapshot else ()
+    takes = tuple(step.full_name for step in plan.steps if isinstance(step, TakeSnapshot))
     return VmReport(
         vm.name,
         Outcome.PLANNED,
         taken=takes,
         sent=tuple(described(step) for step in plan.sends),
+        notes=tuple(
+            f"what has arrived of {step.target} is given up: {step.reason}"
+            for step in plan.steps
+            if isinstance(step, GiveUp)
+        ),
     )
 
 
 def described(step: Send) -> str:
     """One stream in words, as the plan and the report show it."""
+    if step.resume is not None:
+        return f"the rest of {step.through.full_name}, of which a part has arrived"
     if step.base is None:
         return f"{step.through.full_name} in full"
     reach = "with all in between, " if step.intermediate else ""

@@ -10,6 +10,7 @@ from msgspec import Struct, field
 from hoster.host.ssh import SshOptions
 from hoster.model.names import SnapshotType
 from hoster.model.plan import VmReport
+from hoster.planning.refusals import Terms
 
 
 class Observer(Protocol):
@@ -29,7 +30,8 @@ class ReplicationRequest(Struct, frozen=True):
     """What to replicate, and where to.
 
     ``names`` None means every production VM that is no replica; otherwise exactly these. ``target_dataset``
-    None means the same path as here. ``speed_limit`` is in bytes per second (None: none).
+    None means the same path as here. ``speed_limit`` is in bytes per second for
+    the whole run (None: none); ``parallel`` VMs are sent at a time.
     """
 
     ssh: SshOptions
@@ -42,6 +44,8 @@ class ReplicationRequest(Struct, frozen=True):
     create_parent: bool = False
     dry_run: bool = False
     target_keep: Mapping[SnapshotType, int] = field(default_factory=dict)
+    terms: Terms = Terms()
+    parallel: int = 1
 
     @property
     def node(self) -> str:

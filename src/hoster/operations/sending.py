@@ -1,4 +1,4 @@
-"""Carries out what replication has decided: take, anchor, send, verify by GUID, mark, prune.
+"""Carries out what replication has decided: take, anchor, hold, send, verify by GUID, mark, prune.
 
 Success is the GUID seen on the target, never an exit status. A crash between any two steps leaves nothing
 that the next ordinary run does not put right: the anchors say what was under way, the looks what arrived.
@@ -6,8 +6,9 @@ that the next ordinary run does not put right: the anchors say what was under wa
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from msgspec.structs import replace
 
@@ -16,18 +17,20 @@ from hoster.host.process import Meter
 from hoster.host.throttle import SpeedLimit
 from hoster.model.anchors import anchor_name
 from hoster.model.names import SnapshotType
-from hoster.model.plan import Anchor, Outcome, VmReport
-from hoster.model.storage import Bookmark, Dataset, Role, Snapshot
+from hoster.model.plan import Anchor, Outcome, Refusal, VmReport
+from hoster.model.storage import Bookmark, Dataset, Mode, Role, Snapshot
 from hoster.operations.bookkeeping import keep_books, put_right
 from hoster.operations.context import Context
 from hoster.operations.identity import first_marks, properties_of
-from hoster.operations.job import Job
+from hoster.operations.job import Job, Passage, hold_tag
+from hoster.operations.keys import check_key
 from hoster.operations.request import Observer, ReplicationRequest
+from hoster.operations.swapping import new_stamp, swap
 from hoster.operations.taking import snapshot_steps, take
 from hoster.planning.replication import why_taken
-from hoster.planning.transfers import plan_anchors, plan_sends, unsent
+from hoster.planning.transfers import ahead_of_base, plan_anchors, plan_sends, unsent
 from hoster.zfs.programs import Answer
-from hoster.zfs.store import ZfsStore, transfer
+from hoster.zfs.store import ZfsStore, pool_of, transfer
 
 
 def run_jobs(
@@ -40,15 +43,15 @@ def run_jobs(
     """Sends every job's VM and reports on each; a job that fails takes no part in the steps after."""
     zfs = context.zfs
     _identify(context, jobs)
-    put_right(context, _alive(jobs))
+    put_right(context, target, _alive(jobs))
+    _part_ways(target, _alive(jobs))
     _take(context, _alive(jobs))
     _anchor(zfs, _alive(jobs))
-    observer.begin({job.vm.name: job.estimated_bytes for job in _alive(jobs)})
-    limit = SpeedLimit(request.speed_limit) if request.speed_limit else None
-    for job in _alive(jobs):
-        _send(context, target, job, observer, limit)
-    _verify(target, jobs)
-    keep_books(context, request, target, [job for job in jobs if job.replica is not None])
+    with _holding(zfs, _alive(jobs)):
+        observer.begin({job.vm.name: job.estimated_bytes for job in _alive(jobs)})
+        _send_all(context, request, target, _alive(jobs), observer)
+        _verify(target, jobs)
+    keep_books(context, request, target, jobs)
     reports = [_report(job) for job in jobs]
     for report in reports:
         observer.finish(report)
@@ -62,26 +65,55 @@ def _alive(jobs: Sequence[Job]) -> list[Job]:
 def _identify(context: Context, jobs: Sequence[Job]) -> None:
     """Gives an identity to VMs that have none yet: those made by the original tool."""
     for job in jobs:
-        if job.source.marks.vm_id is not None:
+        if job.vm_id:
             continue
         marks = first_marks(context.hostname, production=job.vm.production)
+        root = job.passages[0]
         try:
-            context.zfs.set_properties(properties_of(marks), [job.source.name])
+            context.zfs.set_properties(properties_of(marks), [root.source.name])
         except HosterError as error:
             job.fail(error)
             continue
-        job.subject = replace(job.subject, dataset=replace(job.source, marks=marks))
+        root.source = replace(root.source, marks=marks)
+        job.vm_id = marks.vm_id or ""
         job.notes.append(f"identified as {marks.vm_id}")
+
+
+def _part_ways(target: ZfsStore, jobs: Sequence[Job]) -> None:
+    """Where a VM was rolled back, sets aside on the target what is newer there; nothing is destroyed."""
+    for job in jobs:
+        if not any(passage.part.diverged for passage in job.passages):
+            continue
+        wanted: list[tuple[Dataset, Snapshot]] = []
+        newer = 0
+        for passage in job.passages:
+            replica, base = passage.replica, passage.base
+            version = None if replica is None or base is None else replica.snapshot_with(base.guid)
+            if replica is not None and base is not None and version is not None:
+                wanted.append((replica, version))
+                newer += len(ahead_of_base(replica, base))
+        root = job.passages[0].target
+        try:
+            branch = swap(target, root, new_stamp(), wanted)
+            seen = target.look_for([root])
+        except HosterError as error:
+            job.fail(error)
+            continue
+        for passage in job.passages:
+            passage.replica = seen.get(passage.target)
+        job.notes.append(
+            f"it was rolled back here: {newer} newer version(s) on {target.node} are kept in {branch}"
+        )
 
 
 def _take(context: Context, jobs: Sequence[Job]) -> None:
     steps = {}
     for job in jobs:
-        if job.clearance.needs_snapshot:
-            reason = why_taken(job.source)
-            steps[job.vm.name] = snapshot_steps(
-                job.vm, SnapshotType.REPLICATION, context.now(), reason, job.replica
-            )
+        if job.needs_snapshot:
+            replicas = [p.replica for p in job.passages if p.replica is not None]
+            reasons = {p.source.name: why_taken(p.source) for p in job.passages}
+            planned = snapshot_steps(job.vm, SnapshotType.REPLICATION, context.now(), "", replicas)
+            steps[job.vm.name] = [replace(step, reason=reasons[step.dataset]) for step in planned]
     taken = take(context.zfs, steps)
     for job in jobs:
         if job.vm.name in taken.failures:
@@ -92,26 +124,26 @@ def _take(context: Context, jobs: Sequence[Job]) -> None:
 
 def _anchor(zfs: ZfsStore, jobs: Sequence[Job]) -> None:
     """Anchors both ends of every transfer and learns the GUIDs of the snapshots just taken, in one act."""
-    planned = {
-        job.vm.name: plan_anchors(job.source, job.clearance.base, job.site.key, job.taken or None)
+    planned = [
+        (job, passage, plan_anchors(passage.source, passage.base, job.site.key, job.taken or None))
         for job in jobs
-    }
-    wanted = [anchor for anchors in planned.values() for anchor in anchors]
+        for passage in job.passages
+    ]
     try:
-        answers = {answer.name: answer for answer in zfs.anchor(wanted)}
+        answers = {a.name: a for a in zfs.anchor([anchor for _, _, some in planned for anchor in some])}
     except HosterError as error:
         for job in jobs:
             job.fail(error)
         return
-    for job in jobs:
-        for anchor in planned[job.vm.name]:
+    for job, passage, anchors in planned:
+        for anchor in anchors:
             answer = answers.get(anchor.full_name, Answer(anchor.full_name, "gone"))
             if not answer.done:
                 job.fail(OperationFailed(f"{anchor.full_name} cannot be sent: {answer.explained}"))
             else:
-                job.subject = replace(job.subject, dataset=_anchored(job.source, anchor, answer))
-        job.chain = unsent(job.source, job.clearance.base)
-        job.sends = plan_sends(job.source, job.clearance.base, job.target)
+                passage.source = _anchored(passage.source, anchor, answer)
+        passage.chain = unsent(passage.source, passage.base)
+        passage.sends = plan_sends(passage.leg)
 
 
 def _anchored(source: Dataset, anchor: Anchor, answer: Answer) -> Dataset:
@@ -125,13 +157,74 @@ def _anchored(source: Dataset, anchor: Anchor, answer: Answer) -> Dataset:
     return replace(source, snapshots=(*source.snapshots, taken), written=0)
 
 
+@contextlib.contextmanager
+def _holding(zfs: ZfsStore, jobs: Sequence[Job]) -> Iterator[None]:
+    """Holds both ends of every transfer while it lasts, so that nobody else destroys them meanwhile."""
+    held: dict[tuple[str, str], list[str]] = {}
+    for job in jobs:
+        for passage in job.passages:
+            if passage.chain:
+                ends = [passage.chain[-1], *([passage.base] if isinstance(passage.base, Snapshot) else [])]
+                held.setdefault((hold_tag(job.site), pool_of(passage.source.name)), []).extend(
+                    end.full_name for end in ends
+                )
+    try:
+        for (tag, _), names in held.items():
+            try:
+                zfs.hold(tag, names)
+            except OperationFailed as error:
+                for job in jobs:
+                    job.fail(error)
+        yield
+    finally:
+        for (tag, _), names in held.items():
+            with contextlib.suppress(HosterError):  # the next run finds them and releases them
+                zfs.release(tag, names)
+
+
+def _send_all(
+    context: Context, request: ReplicationRequest, target: ZfsStore, jobs: Sequence[Job], observer: Observer
+) -> None:
+    """Sends some VMs at a time, all under one speed limit; an interrupt ends every stream at once."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    limit = SpeedLimit(request.speed_limit) if request.speed_limit else None
+    with ThreadPoolExecutor(max(1, min(request.parallel, len(jobs) or 1)), "send") as pool:
+        running = [pool.submit(_send, context, target, job, observer, limit) for job in jobs]
+        try:
+            for one in running:
+                one.result()
+        except BaseException:
+            for one in running:
+                one.cancel()
+            context.runner.stop()
+            raise
+
+
 def _send(context: Context, target: ZfsStore, job: Job, observer: Observer, limit: SpeedLimit | None) -> None:
     started = time.monotonic()
-    marks = replace(job.source.marks, role=Role.REPLICA, parent=context.hostname)
     meter = _meter(job, observer, limit)
+    own = job.passages[0].source.marks
+    parent = own.parent if job.vm.role is Role.REPLICA else context.hostname
+    keys: dict[str, str] = {}
     try:
-        for step in job.sends:
-            transfer(context.runner, context.zfs, target, step, properties_of(marks), meter)
+        for passage in job.passages:
+            if passage.mode is Mode.RAW and passage.sends:
+                match check_key(context.zfs, target, job, passage):
+                    case Refusal() as refusal:
+                        job.refusal = refusal
+                        return
+                    case digest:
+                        keys[passage.target] = digest
+        for passage in job.passages:
+            key = keys.get(passage.target)
+            marks = replace(own, role=Role.REPLICA, parent=parent, mode=passage.mode, key_digest=key)
+            properties = properties_of(marks)
+            if passage.mode is Mode.PLAIN and job.passages[0].mode is Mode.RAW:
+                # Below a dataset whose key is not loaded it could not be received otherwise (2.3.9).
+                properties["encryption"] = "off"
+            for step in passage.sends:
+                transfer(context.runner, context.zfs, target, step, properties, meter)
     except HosterError as error:
         job.fail(error)
     job.seconds = time.monotonic() - started
@@ -149,48 +242,66 @@ def _meter(job: Job, observer: Observer, limit: SpeedLimit | None) -> Meter:
 
 def _verify(target: ZfsStore, jobs: Sequence[Job]) -> None:
     """Looks at the target again: what is listed there by GUID has arrived, and nothing else has."""
-    attempted = [job for job in jobs if job.sends]
+    attempted = [job for job in jobs if any(passage.sends for passage in job.passages)]
     if not attempted:
         return
     try:
-        seen = target.look_for([job.target for job in attempted])
+        seen = target.look_for([job.passages[0].target for job in attempted])
     except HosterError as error:
         for job in attempted:
             job.fail(error)
         return
     for job in attempted:
-        job.replica = seen.get(job.target)
-        there = {s.guid for s in job.replica.snapshots} if job.replica else set()
-        job.arrived = tuple(s for s in job.chain if s.guid in there)
-        newest = job.chain[-1]
-        if newest.guid in there and job.failure is not None:
-            job.notes.append(f"everything arrived, though the stream ended badly: {job.failure.message}")
-            job.failure = None
-        if newest.guid not in there:
+        missing: list[str] = []
+        for passage in job.passages:
+            passage.replica = seen.get(passage.target)
+            missing += _arrived(job, passage)
+        if missing and job.refusal is None:
             job.fail(
                 OperationFailed(
-                    f"{target.node} does not list {newest.name} (guid {newest.guid:016x}) of {job.target}"
-                    " after it was sent",
+                    f"{target.node} does not list {missing[0]} after it was sent",
                     hint="run it again; if it stays so, compare both: zfs list -t snapshot -o name,guid",
                 )
             )
-        elif len(job.arrived) < len(job.chain):
-            lost = ", ".join(s.name for s in job.chain if s.guid not in there)
-            job.notes.append(f"gone here before they could be sent: {lost}")
+        elif job.failure is not None and not missing:
+            job.notes.append(f"everything arrived, though the stream ended badly: {job.failure.message}")
+            job.failure = None
+
+
+def _arrived(job: Job, passage: Passage) -> list[str]:
+    """Notes what has arrived of one dataset; what is missing there, as words."""
+    if not passage.chain:
+        return []
+    there = {s.guid for s in passage.replica.snapshots} if passage.replica else set()
+    passage.arrived = tuple(s for s in passage.chain if s.guid in there)
+    newest = passage.chain[-1]
+    if newest.guid not in there:
+        if passage.replica is not None and passage.replica.partial is not None:
+            job.notes.append(f"what has arrived of {passage.target} is kept: the next run goes on from there")
+        return [f"{newest.name} (guid {newest.guid:016x}) of {passage.target}"]
+    if len(passage.arrived) < len(passage.chain):
+        lost = ", ".join(s.name for s in passage.chain if s.guid not in there)
+        job.notes.append(f"gone here before they could be sent: {lost}")
+    return []
 
 
 def _report(job: Job) -> VmReport:
-    reason = "" if job.chain else "the marks of an earlier run were put right"
-    outcome, remedy = Outcome.DONE, ""
-    if job.failure is not None:
+    sent = tuple(s.full_name for passage in job.passages for s in passage.arrived)
+    reason = "" if any(p.chain for p in job.passages) else "what an earlier run left was put right"
+    outcome, remedy, ground = Outcome.DONE, "", None
+    if job.refusal is not None:
+        outcome, ground = Outcome.REFUSED, job.refusal.ground
+        reason, remedy = job.refusal.evidence, job.refusal.remedy
+    elif job.failure is not None:
         outcome, reason, remedy = Outcome.FAILED, job.failure.message, job.failure.hint
     return VmReport(
         job.vm.name,
         outcome,
         reason,
         remedy,
-        taken=(f"{job.source.name}@{job.taken}",) if job.taken else (),
-        sent=tuple(s.full_name for s in job.arrived),
+        ground=ground,
+        taken=tuple(f"{p.source.name}@{job.taken}" for p in job.passages) if job.taken else (),
+        sent=sent,
         sent_bytes=job.sent_bytes,
         seconds=round(job.seconds, 3),
         destroyed=tuple(job.destroyed),

@@ -36,11 +36,11 @@ class Taken(Struct):
 
 
 def snapshot_steps(
-    vm: Vm, stype: SnapshotType, now: datetime, reason: str, replica: Dataset | None = None
+    vm: Vm, stype: SnapshotType, now: datetime, reason: str, replicas: Sequence[Dataset] = ()
 ) -> tuple[TakeSnapshot, ...]:
-    """One step for each dataset of the VM, all with the same name, which none of them has yet; nor has
-    ``replica``, to which it is to be sent and where older names live longer."""
-    known = (*vm.everything, *(() if replica is None else (replica,)))
+    """One step for each dataset of the VM, all with the same name, which none of them has yet; nor have
+    ``replicas``, to which they are to be sent and where older names live longer."""
+    known = (*vm.everything, *replicas)
     taken = {s.name for dataset in known for s in dataset.snapshots}
     name = new_snapshot_name(stype, now, taken)
     return tuple(TakeSnapshot(dataset.name, name, reason) for dataset in vm.everything)

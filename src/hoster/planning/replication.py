@@ -1,73 +1,113 @@
 """Decides, for one VM and one target, whether replication may go ahead, and from where.
 
-Pure: what was seen on both nodes in, a :class:`Refusal` or a :class:`Clearance` out. No common version
-is never a licence to start afresh over what is there; what the target holds that this source did not
-send is never touched.
+Pure: what was seen on both nodes in, a :class:`Refusal` or a :class:`Clearance` out. A VM is all of its
+datasets: one that must not go on stops the others. No common version is never a licence to start afresh
+over what is there; what the target holds that this source did not send is never touched.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from hoster.model.anchors import TargetKey, anchors_of
-from hoster.model.plan import Ground, Plan, Refusal, TakeSnapshot
-from hoster.model.storage import Dataset, Role, Snapshot, Version
-from hoster.planning.transfers import ahead_of_base, common_base, plan_sends, unsent
+from hoster.model.plan import GiveUp, Ground, Plan, Refusal, Step, TakeSnapshot
+from hoster.model.storage import Dataset, Mode, Role, Snapshot, Version
+from hoster.planning.refusals import (
+    Subject,
+    TargetSite,
+    Terms,
+    refuse_at_source,
+    refuse_at_target,
+    refuse_swap,
+)
+from hoster.planning.transfers import Leg, common_base, continues_partial, has_diverged, plan_sends, unsent
 
 
-class TargetSite(Struct, frozen=True):
-    """Where replicas go: the node as the user calls it, the dataset they lie in, its GUID (None: missing)."""
+class Part(Struct, frozen=True):
+    """One dataset of a VM and what the target has of it.
 
-    node: str
-    parent: str
-    parent_guid: int | None
-    same_pool: bool = False
-    """The target is the pool that the source itself lies in, on this very node."""
+    ``base`` is the newest version that both have (None: the target has nothing of it yet). ``give_up`` says
+    why a stream that broke off cannot go on (empty: there is none, or it goes on). ``pending`` says that a
+    run which was cut after its data arrived left anchors or marks to put right.
+    """
+
+    source: Dataset
+    target: str
+    replica: Dataset | None
+    base: Version | None
+    mode: Mode
+    give_up: str = ""
+    pending: bool = False
+    diverged: bool = False
+    """The replica holds newer versions, all of them sent from here, that are gone here since."""
 
     @property
-    def key(self) -> TargetKey:
-        """Identity of the target; ValueError where its parent dataset does not exist."""
-        if self.parent_guid is None:
-            raise ValueError(f"{self.parent} does not exist on {self.node}")
-        return TargetKey(self.parent_guid)
-
-
-class Subject(Struct, frozen=True):
-    """One VM as its source sees it. ``role`` is what it is here, by its marks or, failing those, by
-    ``parent_host``; ``descendants`` are the datasets below it."""
-
-    name: str
-    dataset: Dataset
-    role: Role
-    parent: str
-    descendants: tuple[str, ...] = ()
+    def leg(self) -> Leg:
+        """This part as the streams are planned from it."""
+        partial = None if self.replica is None or self.give_up else self.replica.partial
+        return Leg(self.source, self.base, self.target, self.mode, partial)
 
 
 class Clearance(Struct, frozen=True):
-    """Replication may go ahead from ``base`` (None: the target has nothing of this VM yet).
+    """Replication may go ahead with ``parts``, the VM's own dataset first.
 
-    ``bookkeeping`` says that a run which was cut after its data arrived left anchors or marks to put right.
+    ``orphans`` are datasets of the replica that are gone at the source; they are kept.
     """
 
-    base: Version | None
+    parts: tuple[Part, ...]
     needs_snapshot: bool
-    target: str
-    bookkeeping: bool = False
+    orphans: tuple[str, ...] = ()
+
+    @property
+    def parting(self) -> bool:
+        """The VM was rolled back here: what is newer on the target is set aside as a branch first."""
+        return any(part.diverged for part in self.parts)
+
+    @property
+    def bookkeeping(self) -> bool:
+        """A run that was cut after its data arrived left something to put right."""
+        return any(part.pending for part in self.parts)
 
 
 def judge(
-    subject: Subject, site: TargetSite, target_name: str, target: Dataset | None
+    subject: Subject,
+    site: TargetSite,
+    target_name: str,
+    there: Sequence[Dataset],
+    terms: Terms | None = None,
 ) -> Clearance | Refusal:
-    """Whether ``subject`` may be replicated to ``target_name``; ``target`` is what was seen there."""
-    refusal = _at_source(subject, site) or _at_target(subject, site, target_name, target)
+    """Whether ``subject`` may be replicated to ``target_name``; ``there`` was seen at and below that."""
+    terms = terms or Terms()
+    found = {dataset.name: dataset for dataset in there}
+    refusal = refuse_at_source(subject, site, terms)
     if refusal is not None:
         return refusal
-    source = subject.dataset
-    base = None if target is None else common_base(source, target)
-    changed = source.newest is None or source.written > 0
-    pending = target is not None and base is not None and _is_pending(source, target, base, site.key)
-    return Clearance(base, changed, target_name, pending)
+    parts: list[Part] = []
+    for source in subject.everything:
+        name = target_name + source.name.removeprefix(subject.dataset.name)
+        part = _part(subject, source, name, found.get(name), site, terms.mode_of(source))
+        if part.replica is not None:
+            refusal = refuse_at_target(
+                subject, site, source, part.replica, part.mode, part.base, diverged=part.diverged
+            )
+            if refusal is not None:
+                return refusal
+        parts.append(part)
+    if any(part.diverged for part in parts):
+        refusal = refuse_swap(subject, site, [part.replica for part in parts if part.replica is not None])
+        if refusal is not None:
+            return refusal
+        parts = [_before_swap(part) for part in parts]
+    orphans = [found[name] for name in sorted(found.keys() - {part.target for part in parts})]
+    missing = [(part.source, part.target) for part in parts if part.replica is None]
+    refusal = _renamed(subject, site, missing, orphans)
+    if refusal is not None:
+        return refusal
+    changed = any(d.newest is None or d.written > 0 for d in subject.everything)
+    return Clearance(tuple(parts), changed and subject.role is Role.PRIMARY, tuple(d.name for d in orphans))
 
 
 def unmarked(source: Dataset, target: Dataset) -> tuple[Snapshot, ...]:
@@ -76,16 +116,11 @@ def unmarked(source: Dataset, target: Dataset) -> tuple[Snapshot, ...]:
     return tuple(s for s in target.snapshots if s.sent_by is None and s.guid in known)
 
 
-def _is_pending(source: Dataset, target: Dataset, base: Version, key: TargetKey) -> bool:
-    anchored = {b.guid for b in anchors_of(source, key)}
-    return anchored != {base.guid} or bool(unmarked(source, target))
-
-
-def is_up_to_date(subject: Subject, clearance: Clearance) -> bool:
+def is_up_to_date(clearance: Clearance) -> bool:
     """Nothing was written since the newest snapshot, the target has every snapshot there is, and no run
     that was cut left anything to put right."""
-    due = clearance.needs_snapshot or clearance.bookkeeping
-    return not due and not unsent(subject.dataset, clearance.base)
+    due = clearance.needs_snapshot or clearance.bookkeeping or clearance.parting
+    return not due and not any(p.give_up or unsent(p.source, p.base) for p in clearance.parts)
 
 
 def preview(subject: Subject, clearance: Clearance, snapshot_name: str) -> Plan:
@@ -93,169 +128,78 @@ def preview(subject: Subject, clearance: Clearance, snapshot_name: str) -> Plan:
 
     A snapshot that does not exist yet has no GUID; the streams are shown with 0 in its place.
     """
-    source = subject.dataset
-    if not clearance.needs_snapshot:
-        return Plan(subject.name, plan_sends(source, clearance.base, clearance.target))
-    take = TakeSnapshot(source.name, snapshot_name, why_taken(source))
-    versions: tuple[Version, ...] = (*source.snapshots, *source.bookmarks)
-    txg = 1 + max((v.createtxg for v in versions), default=0)
-    coming = Snapshot(source.name, snapshot_name, guid=0, createtxg=txg, written=source.written)
-    expected = replace(source, snapshots=(*source.snapshots, coming))
-    return Plan(subject.name, (take, *plan_sends(expected, clearance.base, clearance.target)))
+    takes: list[Step] = []
+    steps: list[Step] = []
+    for part in clearance.parts:
+        leg = part.leg
+        if part.give_up:
+            steps.append(GiveUp(part.target, part.give_up))
+        if clearance.needs_snapshot:
+            takes.append(TakeSnapshot(part.source.name, snapshot_name, why_taken(part.source)))
+            leg = replace(leg, source=_with_coming(part.source, snapshot_name))
+        steps += plan_sends(leg)
+    return Plan(subject.name, (*takes, *steps))
 
 
 def why_taken(source: Dataset) -> str:
     """Why a snapshot is needed before this dataset can be replicated."""
     if source.newest is None:
         return "it has no snapshot yet"
+    if source.written == 0:
+        return "another dataset of this VM has changed"
     return f"{source.written} bytes were written since {source.newest.name}"
 
 
-def _at_source(subject: Subject, site: TargetSite) -> Refusal | None:
-    vm, source = subject.name, subject.dataset
-    if subject.role is not Role.PRIMARY:
-        if source.marks.role is None:
-            remedy = f"hoster vm adopt {vm} --parent-was {subject.parent}    (if this node runs it now)"
-            evidence = f"its parent_host is {subject.parent!r}, so here it is a backup of that node's VM"
-        else:
-            remedy = f"on {subject.parent}: hoster vm replicate {vm} --endpoint …"
-            evidence = f"here it is marked {source.marks.role.value}; its parent is {subject.parent}"
-        return Refusal(vm, Ground.IS_REPLICA, evidence, remedy)
-    if subject.descendants:
-        return Refusal(
-            vm,
-            Ground.UNSUPPORTED,
-            f"it has datasets below it ({', '.join(subject.descendants)}),"
-            " which this version of hoster cannot replicate",
-            f"move its disks into files in {source.name}, or name the other VMs with --filter",
-        )
-    if source.encrypted:
-        return Refusal(
-            vm,
-            Ground.UNSUPPORTED,
-            f"{source.name} is encrypted, and this version of hoster does not send raw streams",
-            "name the other VMs with --filter",
-        )
-    if site.same_pool:
-        return Refusal(
-            vm,
-            Ground.SAME_DATASET,
-            f"{site.node} is this very node, and {site.parent} lies in the pool {source.pool}"
-            " that the VM itself lies in",
-            "name another node with --endpoint, or a dataset of another pool with --target-dataset",
-        )
-    return None
+def _with_coming(source: Dataset, name: str) -> Dataset:
+    versions: tuple[Version, ...] = (*source.snapshots, *source.bookmarks)
+    txg = 1 + max((v.createtxg for v in versions), default=0)
+    coming = Snapshot(source.name, name, guid=0, createtxg=txg, written=source.written)
+    return replace(source, snapshots=(*source.snapshots, coming))
 
 
-def _at_target(
-    subject: Subject, site: TargetSite, target_name: str, target: Dataset | None
+def _part(
+    subject: Subject, source: Dataset, target: str, replica: Dataset | None, site: TargetSite, mode: Mode
+) -> Part:
+    if replica is None:
+        return Part(source, target, None, None, mode)
+    base = common_base(source, replica)
+    give_up = ""
+    if replica.partial is not None:
+        go_on = continues_partial(source, replica, base, mode)
+        give_up = go_on if isinstance(go_on, str) else ""
+    pending = base is not None and _is_pending(source, replica, base, site.key)
+    diverged = base is not None and has_diverged(replica, base, mode, subject.dataset.marks.vm_id)
+    return Part(source, target, replica, base, mode, give_up, pending, diverged)
+
+
+def _before_swap(part: Part) -> Part:
+    """A partly received stream would go along with the branch, and go on there (seen on OpenZFS 2.3.9)."""
+    if part.replica is None or part.replica.partial is None:
+        return part
+    return replace(part, give_up="the newer part of this replica is set aside first")
+
+
+def _is_pending(source: Dataset, target: Dataset, base: Version, key: TargetKey) -> bool:
+    anchored = {b.guid for b in anchors_of(source, key)}
+    return anchored != {base.guid} or bool(unmarked(source, target))
+
+
+def _renamed(
+    subject: Subject,
+    site: TargetSite,
+    missing: Sequence[tuple[Dataset, str]],
+    orphans: Sequence[Dataset],
 ) -> Refusal | None:
-    vm = subject.name
-    if site.parent_guid is None:
-        return Refusal(
-            vm,
-            Ground.TARGET_PARENT_MISSING,
-            f"{site.node} has no dataset {site.parent}",
-            f"ssh {site.node} zfs create -p -o canmount=off {site.parent}    (or add --create-parent)",
-        )
-    if target is None:
-        return None
-    return _not_ours(subject, site, target) or _cannot_continue(subject, site, target_name, target)
-
-
-def _not_ours(subject: Subject, site: TargetSite, target: Dataset) -> Refusal | None:
-    vm, here, there = subject.name, subject.dataset.marks, target.marks
-    if there.vm_id is None or there.vm_id != here.vm_id:
-        whose = "no hoster:id" if there.vm_id is None else f"the hoster:id {there.vm_id} of another VM"
-        base = common_base(subject.dataset, target)
-        if base is not None and there.vm_id is None and here.vm_id is not None:
-            return Refusal(
-                vm,
-                Ground.FOREIGN_DATASET,
-                f"{target.name} on {site.node} has {whose}, though it shares {base.name}"
-                f" (guid {base.guid:016x}) with this VM",
-                f"ssh {site.node} zfs set hoster:id={here.vm_id} hoster:role=replica readonly=on"
-                f" {target.name}    (if it is this VM's replica)",
-            )
-        return Refusal(
-            vm,
-            Ground.FOREIGN_DATASET,
-            f"{target.name} exists on {site.node} and is not this VM's replica: it has {whose}",
-            _set_aside(site, target),
-        )
-    if there.role is not Role.REPLICA:
-        role = there.role.value if there.role else "no role"
-        epoch = f", epoch {there.epoch}" if there.epoch else ""
-        return Refusal(
-            vm,
-            Ground.NOT_A_REPLICA,
-            f"{target.name} on {site.node} is this VM, but not a replica: {role}{epoch}",
-            f"ssh {site.node} zfs set hoster:role=replica {target.name}"
-            "    (only if that copy is not in use any more)",
-        )
+    """A dataset that got another name here: its replica is among those that seem to be gone."""
+    for source, target in missing:
+        for orphan in orphans:
+            base = common_base(source, orphan)
+            if base is not None and not orphan.name.startswith(f"{target}.set-aside"):
+                return Refusal(
+                    subject.name,
+                    Ground.DESCENDANT_RENAMED,
+                    f"{source.name} has the versions of {orphan.name} on {site.node} (newest: {base.name},"
+                    f" guid {base.guid:016x}): it was renamed here since",
+                    site.there(f"zfs rename {orphan.name} {target}"),
+                )
     return None
-
-
-def _cannot_continue(subject: Subject, site: TargetSite, target_name: str, target: Dataset) -> Refusal | None:
-    vm = subject.name
-    if target.resume_token is not None:
-        return Refusal(
-            vm,
-            Ground.PARTIAL_RECEIVE,
-            f"{target_name} on {site.node} holds a partly received stream",
-            f"ssh {site.node} zfs receive -A {target_name}",
-        )
-    base = common_base(subject.dataset, target)
-    if base is None:
-        newest = target.newest
-        theirs = f"its newest is {newest.name} (guid {newest.guid:016x})" if newest else "it has no snapshot"
-        return Refusal(
-            vm,
-            Ground.NO_COMMON_VERSION,
-            f"no version of {target.name} on {site.node} exists here any more: {theirs}",
-            _set_aside(site, target),
-        )
-    ahead = [s for s in ahead_of_base(target, base) if s.written > 0]
-    if ahead:
-        newest = ahead[-1]
-        return Refusal(
-            vm,
-            Ground.REPLICA_AHEAD,
-            f"{target.name} on {site.node} holds {len(ahead)} newer version(s) with data of their own,"
-            f" unknown here: newest {newest.name} (guid {newest.guid:016x});"
-            f" the last common one is {base.name}",
-            _set_aside(site, target),
-        )
-    taken = _names_taken(subject.dataset, target, base)
-    if taken:
-        theirs = f"{target.name}@{taken[0].name}"
-        return Refusal(
-            vm,
-            Ground.NAME_TAKEN,
-            f"{theirs} on {site.node} is another version (guid {taken[0].guid:016x})"
-            " than the one of that name that is to be sent",
-            f"ssh {site.node} zfs rename {theirs} {theirs}.{taken[0].guid:016x}    (it is kept)",
-        )
-    if target.written > 0 and target.newest is not None:
-        return Refusal(
-            vm,
-            Ground.REPLICA_MODIFIED,
-            f"{target.written} bytes were written to {target.name} on {site.node}"
-            f" since {target.newest.name} arrived there",
-            f"ssh {site.node} zfs rollback {target.newest.full_name}    (discards what was written there)",
-        )
-    return None
-
-
-def _names_taken(source: Dataset, target: Dataset, base: Version) -> tuple[Snapshot, ...]:
-    """Snapshots of the target whose names versions that are still to be sent have as well."""
-    coming = {s.name: s.guid for s in unsent(source, base)}
-    return tuple(s for s in target.snapshots if coming.get(s.name, s.guid) != s.guid)
-
-
-def _set_aside(site: TargetSite, target: Dataset) -> str:
-    """Keeps everything that is there; the next run sends the VM in full beside it."""
-    return (
-        f"ssh {site.node} zfs rename {target.name} {target.name}.set-aside"
-        "    (nothing is lost; the next run sends in full)"
-    )

@@ -7,9 +7,22 @@ receive: a target on which a stream cannot simply continue is somebody else's de
 
 from __future__ import annotations
 
+from msgspec import Struct
+
 from hoster.model.anchors import TargetKey, anchors_of
 from hoster.model.plan import Anchor, Send
-from hoster.model.storage import Dataset, Snapshot, Version
+from hoster.model.storage import Dataset, Mode, ResumeToken, Snapshot, Version
+
+
+class Leg(Struct, frozen=True):
+    """What is to be sent of one dataset: from ``base`` (None: from nothing) into ``target``, after the rest
+    of a stream that broke off where there is ``partial``."""
+
+    source: Dataset
+    base: Version | None
+    target: str
+    mode: Mode = Mode.PLAIN
+    partial: ResumeToken | None = None
 
 
 def common_base(source: Dataset, target: Dataset) -> Version | None:
@@ -49,6 +62,15 @@ def ahead_of_base(target: Dataset, base: Version) -> tuple[Snapshot, ...]:
     return tuple(s for s in ordered if s.createtxg > own.createtxg)
 
 
+def has_diverged(target: Dataset, base: Version, mode: Mode, vm_id: str | None) -> bool:
+    """Whether all that is in the way of an increment from ``base`` was sent from here: the source was rolled
+    back since. What somebody else did on the target never counts as that."""
+    ahead = ahead_of_base(target, base)
+    in_the_way = any(s.written > 0 or mode is Mode.RAW for s in ahead)
+    ours = all((s.sent_by or "").partition("/")[0] == vm_id for s in ahead)
+    return in_the_way and ours and vm_id is not None
+
+
 def plan_anchors(
     source: Dataset, base: Version | None, key: TargetKey, just_taken: str | None
 ) -> tuple[Anchor, ...]:
@@ -74,8 +96,29 @@ def plan_anchors(
     return tuple(anchors)
 
 
-def plan_sends(source: Dataset, base: Version | None, target: str) -> tuple[Send, ...]:
-    """The streams that bring ``target`` from ``base`` up to the newest snapshot of ``source``.
+def continues_partial(source: Dataset, replica: Dataset, base: Version | None, mode: Mode) -> Snapshot | str:
+    """The snapshot that the stream which broke off in ``replica`` goes on to, or why it cannot go on.
+
+    ``zfs send -t`` finds the snapshot by its GUID, renamed or not (seen on OpenZFS 2.3.9).
+    """
+    token = replica.partial
+    assert token is not None
+    if token.to_guid is None:
+        return "its token cannot be read"
+    through = source.snapshot_with(token.to_guid)
+    if through is None:
+        return f"{token.to_name} (guid {token.to_guid:016x}) is gone here"
+    if token.raw is not (mode is Mode.RAW):
+        return f"it was no {mode.value} stream"
+    if token.from_guid != (None if base is None else base.guid):
+        return "it continued from another version than the newest common one"
+    if base is not None and through.createtxg <= base.createtxg:
+        return f"{through.name} is no newer than what has arrived"
+    return through
+
+
+def plan_sends(leg: Leg) -> tuple[Send, ...]:
+    """The streams that bring the target from the base up to the newest snapshot of the source.
 
     One stream where the base is a snapshot; two where there is none or only its bookmark is left, since
     ``zfs send -I`` takes neither (zfs-send(8); tried on OpenZFS 2.3.9)::
@@ -87,14 +130,30 @@ def plan_sends(source: Dataset, base: Version | None, target: str) -> tuple[Send
     ``-I`` also where nothing is known to lie in between: what was taken between the look and the newest
     snapshot travels along; with ``-i`` it would never reach the target, whose base is newer from then on.
     """
+    source, base = leg.source, leg.base
     chain = unsent(source, base)
     if not chain:
         return ()
     first, newest = chain[0], chain[-1]
-    if isinstance(base, Snapshot):
-        return (Send(base, newest, True, target, f"continues from {base.name}"),)
-    reason = "the target has nothing of it yet" if base is None else "only the base's bookmark is left"
-    opening = Send(base, first, False, target, reason)
+    if leg.partial is not None and leg.partial.to_guid is not None:
+        first = source.snapshot_with(leg.partial.to_guid) or first
+        opening = _send(leg, base, first, False, "the rest of a stream that broke off", leg.partial)
+    elif isinstance(base, Snapshot):
+        return (_send(leg, base, newest, True, f"continues from {base.name}"),)
+    else:
+        reason = "the target has nothing of it yet" if base is None else "only the base's bookmark is left"
+        opening = _send(leg, base, first, False, reason)
     if first is newest:
         return (opening,)
-    return (opening, Send(first, newest, True, target, f"continues from {first.name}"))
+    return (opening, _send(leg, first, newest, True, f"continues from {first.name}"))
+
+
+def _send(
+    leg: Leg,
+    base: Version | None,
+    through: Snapshot,
+    intermediate: bool,
+    reason: str,
+    resume: ResumeToken | None = None,
+) -> Send:
+    return Send(base, through, intermediate, leg.target, reason, leg.source.kind, leg.mode, resume)

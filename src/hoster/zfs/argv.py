@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from hoster.model.plan import Send
-from hoster.model.storage import Bookmark
+from hoster.model.storage import Bookmark, DatasetKind, Mode
 
 Argv = tuple[str, ...]
 
@@ -25,6 +25,7 @@ LISTED_PROPERTIES = (
     "keystatus",
     "mounted",
     "mountpoint",
+    "origin",
     "readonly",
     "receive_resume_token",
     "hoster:id",
@@ -32,6 +33,9 @@ LISTED_PROPERTIES = (
     "hoster:epoch",
     "hoster:parent",
     "hoster:production",
+    "hoster:mode",
+    "hoster:key",
+    "hoster:swap",
     "hoster:from",
     "hoster:sdescription",
 )
@@ -70,8 +74,11 @@ def snapshot(full_names: Iterable[str], properties: Mapping[str, str]) -> Argv:
 
 
 def send(step: Send) -> Argv:
-    """The stream of ``step``: plain, large blocks kept, data as compressed on disk (zfs-send(8))."""
-    words = ["zfs", "send", "-L", "-c"]
+    """The stream of ``step``: raw (``-w``), or plain with large blocks kept and data as compressed on disk
+    (``-L -c``). A partly received one goes on in the mode that its token says (zfs-send(8))."""
+    if step.resume is not None:
+        return ("zfs", "send", "-t", step.resume.text)
+    words = ["zfs", "send", *(("-w",) if step.mode is Mode.RAW else ("-L", "-c"))]
     match step.base:
         case None:
             pass
@@ -82,9 +89,94 @@ def send(step: Send) -> Argv:
     return (*words, step.through.full_name)
 
 
-def receive(target: str, properties: Mapping[str, str]) -> Argv:
-    """Receives into ``target``: never mounted (``-u``), never forced, never where its properties say."""
-    return ("zfs", "receive", "-u", *_settings(properties), "-x", "mountpoint", target)
+def receive(step: Send, marks: Mapping[str, str]) -> Argv:
+    """Receives ``step``: never mounted (``-u``), never forced, never where its properties say; what has
+    arrived of a stream that breaks off is kept (``-s``).
+
+    A filesystem is not mounted later either, and a volume shows no device: two options of which each is
+    wrong for the other kind (seen on OpenZFS 2.3.9). ``marks`` are for a dataset that is new.
+    """
+    properties = {"readonly": "on"}
+    words: tuple[str, ...] = ()
+    if step.kind is DatasetKind.VOLUME:
+        properties["volmode"] = "none"
+    else:
+        properties["canmount"] = "noauto"
+        words = ("-x", "mountpoint")
+    if step.base is None and step.resume is None:
+        properties |= marks
+    if step.resume is not None:
+        properties, words = {}, ()
+    return ("zfs", "receive", "-s", "-u", *_settings(properties), *words, step.target)
+
+
+def give_up_partial(target: str) -> Argv:
+    """Gives up what has arrived of a stream that broke off; a dataset that holds nothing else goes too."""
+    return ("zfs", "receive", "-A", target)
+
+
+def hold(tag: str, snapshots: Iterable[str]) -> Argv:
+    """Holds all of them, or none where one has that tag already or is gone."""
+    return ("zfs", "hold", tag, *snapshots)
+
+
+def release(tag: str, snapshots: Iterable[str]) -> Argv:
+    """Releases that tag of all of them."""
+    return ("zfs", "release", tag, *snapshots)
+
+
+def holds(snapshots: Iterable[str]) -> Argv:
+    """Lists the tags of holds: name, tag and time, parted by tabs."""
+    return ("zfs", "holds", "-H", *snapshots)
+
+
+def look_beside(parents: Iterable[str]) -> Argv:
+    """The same of ``parents`` and the datasets directly in them."""
+    return (
+        *("zfs", "get", "-Hp", "-d", "1", "-t", "filesystem,volume"),
+        *("-o", "name,property,value,source", ",".join(LISTED_PROPERTIES)),
+        *parents,
+    )
+
+
+def local_properties(datasets: Iterable[str]) -> Argv:
+    """All properties that are set on these datasets themselves."""
+    return ("zfs", "get", "-Hp", "-s", "local", "-o", "name,property,value", "all", *datasets)
+
+
+def clone(snapshot: str, name: str, properties: Mapping[str, str]) -> Argv:
+    """Makes ``name`` a writable copy of a snapshot, with these properties."""
+    return ("zfs", "clone", *_settings(properties), snapshot, name)
+
+
+def promote(name: str) -> Argv:
+    """Gives a clone the versions that it shares with its origin (zfs-promote(8))."""
+    return ("zfs", "promote", name)
+
+
+def rename(name: str, becomes: str) -> Argv:
+    """Renames a dataset with all below it."""
+    return ("zfs", "rename", name, becomes)
+
+
+def inherit(key: str, names: Iterable[str]) -> Argv:
+    """Takes a local value from all of ``names``."""
+    return ("zfs", "inherit", key, *names)
+
+
+def destroy_dataset(name: str) -> Argv:
+    """Destroys one dataset that has neither snapshots nor datasets below it."""
+    return ("zfs", "destroy", name)
+
+
+def delegations(name: str) -> Argv:
+    """Shows who may do what with a dataset (zfs-allow(8))."""
+    return ("zfs", "allow", name)
+
+
+def allow(words: Sequence[str], name: str) -> Argv:
+    """Lets somebody do something with a dataset."""
+    return ("zfs", "allow", *words, name)
 
 
 def set_properties(properties: Mapping[str, str], names: Sequence[str]) -> Argv:

@@ -8,13 +8,26 @@ side's login (an echo in a shell's start-up file) and are passed over.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from msgspec import Struct
 
 from hoster.errors import ZfsError
-from hoster.model.storage import Bookmark, Dataset, DatasetKind, Epoch, Marks, Role, Snapshot, View
+from hoster.model.storage import (
+    Bookmark,
+    Dataset,
+    DatasetKind,
+    Epoch,
+    Intent,
+    Marks,
+    Mode,
+    Role,
+    Snapshot,
+    View,
+)
 from hoster.zfs.argv import LISTED_PROPERTIES
+from hoster.zfs.streams import resume_token
 
 _UNSET = "-"
 _KNOWN = frozenset(LISTED_PROPERTIES)
@@ -73,6 +86,14 @@ def parse_epoch(text: str) -> Epoch | None:
     return Epoch(int(number), node) if at and node and number.isascii() and number.isdigit() else None
 
 
+def parse_intent(text: str) -> Intent | None:
+    """What ``str`` makes of an intent, read back; None where the text is none."""
+    pieces = text.split("/", 3)
+    if len(pieces) != 4 or not re.fullmatch("[0-9a-f]{16}", pieces[1]):
+        return None
+    return Intent(pieces[0], int(pieces[1], 16), pieces[2], pieces[3])
+
+
 def _rows(output: str) -> Iterator[_Row]:
     row: _Row | None = None
     for name, key, value, source in _records(output):
@@ -88,16 +109,25 @@ def _rows(output: str) -> Iterator[_Row]:
 
 
 def _records(output: str) -> Iterator[tuple[str, str, str, str]]:
+    # A line of four fields is a whole record unless the next one continues it: it is split just once.
+    whole: tuple[str, str, str, str] | None = None
     pending: list[str] = []
     for line in output.split("\n"):
         fields = line.split("\t")
-        starts = len(fields) >= 2 and fields[1] in _KNOWN
-        if starts and pending:
-            yield _record("\n".join(pending))
-            pending = []
-        if starts or pending:
+        if len(fields) >= 2 and fields[1] in _KNOWN:
+            if whole is not None:
+                yield whole
+            elif pending:
+                yield _record("\n".join(pending))
+            whole = (fields[0], fields[1], fields[2], fields[3]) if len(fields) == 4 else None
+            pending = [line]
+        elif pending:
+            if line:
+                whole = None
             pending.append(line)
-    if pending:
+    if whole is not None:
+        yield whole
+    elif pending:
         yield _record("\n".join(pending).rstrip("\n"))
 
 
@@ -134,7 +164,7 @@ def _bookmark(row: _Row) -> Bookmark:
 def _dataset(
     row: _Row, snapshots: Mapping[str, list[Snapshot]], bookmarks: Mapping[str, list[Bookmark]]
 ) -> Dataset:
-    mountpoint = row.text("mountpoint")
+    mountpoint, token = row.text("mountpoint"), row.text("receive_resume_token")
     return Dataset(
         name=row.name,
         kind=DatasetKind(row.values["type"]),
@@ -146,8 +176,9 @@ def _dataset(
         key_loaded=row.text("keystatus") != "unavailable",
         mounted=row.values.get("mounted") == "yes",
         mountpoint=mountpoint if mountpoint and mountpoint.startswith("/") else None,
+        origin=row.text("origin"),
         readonly=row.values.get("readonly") == "on",
-        resume_token=row.text("receive_resume_token"),
+        partial=None if token is None else resume_token(token),
         marks=_marks(row.local),
         snapshots=_ordered(snapshots.get(row.name, ())),
         bookmarks=tuple(sorted(bookmarks.get(row.name, ()), key=lambda b: b.createtxg)),
@@ -159,7 +190,7 @@ def _ordered(snapshots: Iterable[Snapshot]) -> tuple[Snapshot, ...]:
 
 
 def _marks(local: Mapping[str, str]) -> Marks:
-    role = local.get("hoster:role")
+    role, mode = local.get("hoster:role"), local.get("hoster:mode")
     production = local.get("hoster:production")
     return Marks(
         vm_id=local.get("hoster:id"),
@@ -167,4 +198,7 @@ def _marks(local: Mapping[str, str]) -> Marks:
         epoch=parse_epoch(local.get("hoster:epoch", "")),
         parent=local.get("hoster:parent"),
         production=None if production is None else production == "yes",
+        mode=Mode(mode) if mode in set(Mode) else None,
+        key_digest=local.get("hoster:key"),
+        swap=parse_intent(local.get("hoster:swap", "")),
     )

@@ -11,24 +11,23 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
-from hoster.errors import DatasetMissing, ZfsError
+from hoster.errors import DatasetMissing, OperationFailed, ZfsError
 from hoster.host.process import Completed, Meter, Piped, Runner
 from hoster.host.reach import Host
 from hoster.model.plan import Anchor, Send
 from hoster.model.storage import Bookmark, Snapshot, View
 from hoster.zfs import argv
+from hoster.zfs.delegations import delegations
 from hoster.zfs.failures import is_missing_only, zfs_error
 from hoster.zfs.parse import parse_view
 from hoster.zfs.programs import ANCHOR, DESTROY, MARK, Answer, chunks, digits, parse_answers
+from hoster.zfs.streams import HEAD_BYTES
 
 LOOK_TIMEOUT_S = 600.0
 """Ample for a hundred thousand snapshots on a busy pool; a suspended pool must not hang a run for ever."""
 
 _ARGUMENT_BYTES = 100 * 1024
 """Most that the names in one command may add up to; FreeBSD allows 256 KiB in all, Linux more."""
-
-RECEIVED = {"canmount": "noauto", "readonly": "on"}
-"""What every received filesystem gets: nobody writes to it, and nothing mounts it."""
 
 
 class SnapshotMark(Struct, frozen=True):
@@ -67,6 +66,24 @@ class ZfsStore:
         """Those of ``datasets`` that exist, without their snapshots or what is below them."""
         return self._lenient(argv.look_at(datasets))
 
+    def look_beside(self, parents: Iterable[str]) -> View:
+        """Those of ``parents`` that exist and what lies directly in them, without snapshots."""
+        return self._lenient(argv.look_beside(parents))
+
+    def local_properties(self, datasets: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
+        """The properties that are set on each of these datasets itself, none inherited or received."""
+        printed = self._run(argv.local_properties(datasets), "reading local properties").stdout
+        found: dict[str, dict[str, str]] = {name: {} for name in datasets}
+        name = key = ""
+        for line in printed.removesuffix("\n").split("\n"):
+            fields = line.split("\t", 2)
+            if len(fields) == 3 and fields[0] in found:
+                name, key = fields[0], fields[1]
+                found[name][key] = fields[2]
+            elif key:  # a user property may hold newlines
+                found[name][key] += "\n" + line
+        return found
+
     def sync(self, pools: Iterable[str]) -> None:
         """Makes ``written`` count what was written up to now."""
         self._run(argv.sync(pools), "syncing the pool", LOOK_TIMEOUT_S)
@@ -80,6 +97,32 @@ class ZfsStore:
     def set_properties(self, properties: Mapping[str, str], names: Sequence[str]) -> None:
         """Sets the same local values on all of ``names``."""
         self._run(argv.set_properties(properties, names), f"setting properties of {names[0]}")
+
+    def inherit(self, key: str, names: Sequence[str]) -> None:
+        """Takes a local value from all of ``names``."""
+        self._run(argv.inherit(key, names), f"taking {key} from {names[0]}")
+
+    def clone(self, snapshot: str, name: str, properties: Mapping[str, str]) -> None:
+        """Makes ``name`` a writable copy of a snapshot."""
+        self._run(argv.clone(snapshot, name, properties), f"cloning {snapshot}")
+
+    def promote(self, name: str) -> None:
+        """Gives a clone the versions that it shares with its origin."""
+        self._run(argv.promote(name), f"promoting {name}", LOOK_TIMEOUT_S)
+
+    def rename(self, name: str, becomes: str) -> None:
+        """Renames a dataset with all below it."""
+        self._run(argv.rename(name, becomes), f"renaming {name}")
+
+    def destroy_dataset(self, name: str) -> None:
+        """Destroys one dataset that has neither snapshots nor datasets below it; others stay as they are."""
+        self._run(argv.destroy_dataset(name), f"destroying {name}", LOOK_TIMEOUT_S)
+
+    def copy_delegations(self, name: str, to: str) -> None:
+        """Allows on ``to`` what ``name`` itself allows (``zfs allow``)."""
+        shown = self._run(argv.delegations(name), f"reading what {name} allows").stdout
+        for words in delegations(name, shown):
+            self._run(argv.allow(words, to), f"allowing on {to} what {name} allows")
 
     def create_unmounted(self, dataset: str) -> None:
         """Makes ``dataset`` and what is missing above it; nothing gets mounted."""
@@ -111,9 +154,39 @@ class ZfsStore:
         """What to start here for the stream of ``step``."""
         return self._host.argv(argv.send(step))
 
-    def receive_argv(self, target: str, properties: Mapping[str, str]) -> tuple[str, ...]:
-        """What to start here to receive into ``target`` there, with ``properties`` besides the usual ones."""
-        return self._host.argv(argv.receive(target, {**RECEIVED, **properties}))
+    def receive_argv(self, step: Send, marks: Mapping[str, str]) -> tuple[str, ...]:
+        """What to start here to receive ``step`` there; a dataset that is new gets ``marks``."""
+        return self._host.argv(argv.receive(step, marks))
+
+    def stream_head(self, step: Send) -> bytes:
+        """The beginning of the stream of ``step``, which is started for it and ended again."""
+        return self._runner.head(self.send_argv(step), HEAD_BYTES)
+
+    def give_up_partial(self, target: str) -> None:
+        """Gives up what has arrived of a stream that broke off; nothing to give up is no error."""
+        completed = self._runner.run(self._host.argv(argv.give_up_partial(target)), timeout_s=LOOK_TIMEOUT_S)
+        if completed.returncode != 0 and "does not have any resumable receive state" not in completed.stderr:
+            raise zfs_error(self.node, f"giving up what has arrived of {target}", completed)
+
+    def hold(self, tag: str, snapshots: Sequence[str]) -> None:
+        """Holds these snapshots, so that nobody destroys them."""
+        for batch in _batches(snapshots):
+            self._run(argv.hold(tag, batch), "holding snapshots")
+
+    def release(self, tag: str, snapshots: Sequence[str]) -> None:
+        """Releases these snapshots; one that has gone is no error."""
+        for batch in _batches(snapshots):
+            with contextlib.suppress(DatasetMissing):
+                self._run(argv.release(tag, batch), "releasing snapshots")
+
+    def holds(self, snapshots: Sequence[str]) -> frozenset[tuple[str, str]]:
+        """The holds on these snapshots: the full name of each, and the tag."""
+        found: set[tuple[str, str]] = set()
+        for batch in _batches(snapshots):
+            listed = self._run(argv.holds(batch), "listing holds").stdout.splitlines()
+            rows = (line.split("\t") for line in listed)
+            found.update((row[0], row[1]) for row in rows if len(row) >= 2)
+        return frozenset(found)
 
     def version(self) -> str:
         """The release of OpenZFS, as ``zfs version`` prints it first, without the leading ``zfs-``."""
@@ -164,9 +237,10 @@ def transfer(
     That neither failed proves nothing yet: ``zfs receive`` exits 0 having received nothing where the
     snapshot is there already. What arrived is what is listed afterwards, by GUID.
     """
-    receive = target.receive_argv(step.target, marks if step.base is None else {})
-    piped = runner.pipe(source.send_argv(step), receive, meter)
+    piped = runner.pipe(source.send_argv(step), target.receive_argv(step, marks), meter)
     what = f"sending {step.through.full_name}"
+    if piped.stalled:
+        raise OperationFailed(f"{target.node}: {what}: {piped.ending.value}", hint="run it again: it goes on")
     for node, end in ((target.node, piped.consumer), (source.node, piped.producer)):
         if end.returncode != 0 and end.stderr.strip():
             raise zfs_error(node, what, end)

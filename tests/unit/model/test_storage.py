@@ -14,7 +14,7 @@ from hoster.model.plan import (
     TakeSnapshot,
     VmReport,
 )
-from hoster.model.storage import Epoch, Role
+from hoster.model.storage import Epoch, Intent, Role
 from hoster.model.vms import Vm
 from hoster.testing import dataset, guid_of, target_key, view, words
 
@@ -54,9 +54,20 @@ def test_names_that_begin_alike_are_not_children() -> None:
     assert seen.get("t/vm/we") is None
 
 
+def test_nothing_is_below_anything_in_an_empty_view() -> None:
+    assert list(view().below("t/vm")) == list(view().children("t")) == []
+
+
 def test_epochs_order_by_number() -> None:
     assert Epoch(2, "a") < Epoch(10, "a")
     assert str(Epoch(3, "node1")) == "3@node1"
+
+
+def test_an_intent_is_written_with_the_guid_as_all_sixteen_digits_of_it() -> None:
+    assert (
+        str(Intent("20240101T120000Z", 0x9A, "-", "t/vm/web"))
+        == "20240101T120000Z/000000000000009a/-/t/vm/web"
+    )
 
 
 def test_a_plan_lists_what_it_sends_and_what_it_destroys() -> None:

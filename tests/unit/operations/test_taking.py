@@ -95,7 +95,7 @@ def test_a_name_that_was_taken_in_the_same_second_gives_way_to_the_next() -> Non
 def test_all_datasets_of_a_vm_get_the_same_name_which_none_has_yet() -> None:
     web, disk = dataset("tank/vm/web", "h1"), dataset("tank/vm/web/d0", "c1")
     vm = Vm("web", web, (disk,), Role.PRIMARY, "node1", production=True)
-    steps = snapshot_steps(vm, SnapshotType.CUSTOM, NOW, "asked for", dataset("backup/web", "c2"))
+    steps = snapshot_steps(vm, SnapshotType.CUSTOM, NOW, "asked for", [dataset("backup/web", "c2")])
     assert [s.full_name for s in steps] == [
         "tank/vm/web@custom_2024-01-01_00-01-00_2",
         "tank/vm/web/d0@custom_2024-01-01_00-01-00_2",

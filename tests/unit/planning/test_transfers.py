@@ -8,8 +8,16 @@ from msgspec.structs import replace
 from hoster.model.anchors import anchor_name
 from hoster.model.names import SnapshotType
 from hoster.model.plan import Send
-from hoster.model.storage import Bookmark, Dataset, Snapshot, Version
-from hoster.planning.transfers import ahead_of_base, common_base, plan_anchors, plan_sends, unsent
+from hoster.model.storage import Bookmark, Dataset, DatasetKind, Mode, ResumeToken, Snapshot, Version
+from hoster.planning.transfers import (
+    Leg,
+    ahead_of_base,
+    common_base,
+    continues_partial,
+    plan_anchors,
+    plan_sends,
+    unsent,
+)
 from hoster.testing import dataset, guid_of, name_of, target_key, words
 
 KEY = target_key("1")
@@ -115,7 +123,7 @@ def test_a_base_that_the_target_does_not_hold_is_an_error() -> None:
 def test_one_stream_from_a_snapshot_and_two_from_a_bookmark_or_from_nothing(
     here: str, base: str, streams: list[str]
 ) -> None:
-    steps = plan_sends(source(here), version_of(source(here), base), "backup/web")
+    steps = plan_sends(Leg(source(here), version_of(source(here), base), "backup/web"))
     assert [described(step) for step in steps] == streams
 
 
@@ -128,7 +136,7 @@ def test_one_stream_from_a_snapshot_and_two_from_a_bookmark_or_from_nothing(
     ],
 )
 def test_every_stream_says_why_and_where_to(here: str, base: str, reasons: list[str]) -> None:
-    steps = plan_sends(source(here), version_of(source(here), base), "backup/web")
+    steps = plan_sends(Leg(source(here), version_of(source(here), base), "backup/web"))
     assert [(step.target, step.reason) for step in steps] == [("backup/web", reason) for reason in reasons]
 
 
@@ -177,7 +185,7 @@ def test_the_order_of_a_listing_changes_nothing() -> None:
     theirs_mixed = replace(theirs, snapshots=theirs.snapshots[::-1])
     base = common_base(mixed, theirs_mixed)
     assert base == common_base(web, theirs)
-    assert plan_sends(mixed, base, "backup/web") == plan_sends(web, base, "backup/web")
+    assert plan_sends(Leg(mixed, base, "backup/web")) == plan_sends(Leg(web, base, "backup/web"))
     assert plan_anchors(mixed, base, KEY, None) == plan_anchors(web, base, KEY, None)
 
 
@@ -188,3 +196,87 @@ def test_a_snapshot_of_any_type_can_be_the_base() -> None:
         base = common_base(web, dataset("backup/web", name))
         assert isinstance(base, Snapshot)
         assert base.name == name_of(name)
+
+
+def token(base: str, through: str, *, raw: bool = False) -> ResumeToken:
+    """What a stream of tank/vm/web left that broke off on its way from ``base`` to ``through``."""
+    start = None if base == "-" else guid_of(base.lstrip("#"))
+    return ResumeToken("1-a-b-c", guid_of(through), start, f"tank/vm/web@{name_of(through)}", raw)
+
+
+def verdict(here: str, base: str, partial: ResumeToken, mode: Mode = Mode.PLAIN) -> str:
+    """To which version the rest of a stream goes, or why it is not sent."""
+    found = continues_partial(
+        source(here),
+        replace(dataset("backup/web"), partial=partial),
+        version_of(source(here), base),
+        mode,
+    )
+    return found if isinstance(found, str) else words([found])
+
+
+@pytest.mark.parametrize(
+    ("here", "base", "partial", "through"),
+    [
+        ("a b", "a", token("a", "b"), "b"),
+        ("a b c", "a", token("a", "b"), "b"),
+        ("#a b c", "#a", token("a", "b"), "b"),
+        ("a b", "-", token("-", "a"), "a"),
+        ("a b", "a", replace(token("a", "b"), to_name="tank/vm/web@old"), "b"),  # renamed here since
+        ("a b", "a", replace(token("a", "b"), to_name="tank/vm/old@b"), "b"),
+    ],
+)
+def test_the_rest_of_a_stream_goes_on_to_the_version_that_it_was_begun_for(
+    here: str, base: str, partial: ResumeToken, through: str
+) -> None:
+    assert verdict(here, base, partial) == through
+    assert verdict(here, base, replace(partial, raw=True), Mode.RAW) == through
+
+
+@pytest.mark.parametrize(
+    ("here", "base", "partial", "reason"),
+    [
+        ("a b", "a", ResumeToken("x"), "its token cannot be read"),
+        ("a c", "a", token("a", "b"), f"tank/vm/web@b (guid {guid_of('b'):016x}) is gone here"),
+        ("a #b c", "a", token("a", "b"), f"tank/vm/web@b (guid {guid_of('b'):016x}) is gone here"),
+        ("a b", "a", token("a", "b", raw=True), "it was no plain stream"),
+        ("a b c", "b", token("a", "c"), "it continued from another version than the newest common one"),
+        ("a b", "a", token("-", "b"), "it continued from another version than the newest common one"),
+        ("a b", "-", token("a", "b"), "it continued from another version than the newest common one"),
+        ("b a c", "a", token("a", "b"), "b is no newer than what has arrived"),
+    ],
+)
+def test_a_stream_that_cannot_go_on_says_why(here: str, base: str, partial: ResumeToken, reason: str) -> None:
+    assert verdict(here, base, partial) == reason
+
+
+def test_a_plain_stream_does_not_go_on_raw() -> None:
+    assert verdict("a b", "a", token("a", "b"), Mode.RAW) == "it was no raw stream"
+
+
+@pytest.mark.parametrize(
+    ("here", "base", "partial", "streams"),
+    [
+        ("a b", "a", token("a", "b"), ["-t b"]),
+        ("a b c d", "a", token("a", "b"), ["-t b", "-I b d"]),
+        ("a b c d", "a", token("a", "c"), ["-t c", "-I c d"]),
+        ("#a b c", "#a", token("a", "b"), ["-t b", "-I b c"]),
+        ("a b", "-", token("-", "a"), ["-t a", "-I a b"]),
+        ("a", "-", token("-", "a"), ["-t a"]),
+        ("a", "a", token("a", "a"), []),
+        ("a b", "a", ResumeToken("x"), ["-I a b"]),
+    ],
+)
+def test_the_rest_of_a_stream_goes_before_what_is_newer(
+    here: str, base: str, partial: ResumeToken, streams: list[str]
+) -> None:
+    leg = Leg(source(here), version_of(source(here), base), "backup/web", partial=partial)
+    steps = plan_sends(leg)
+    assert [f"-t {words([s.through])}" if s.resume else described(s) for s in steps] == streams
+    assert all(step.resume in (None, partial) for step in steps)
+
+
+def test_every_stream_is_made_as_its_dataset_is_and_as_its_replica_was_begun() -> None:
+    web = dataset("tank/vm/web/d0", "a b", kind=DatasetKind.VOLUME)
+    steps = plan_sends(Leg(web, None, "backup/web/d0", Mode.RAW))
+    assert [(step.kind, step.mode) for step in steps] == [(DatasetKind.VOLUME, Mode.RAW)] * 2

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from hoster.errors import ZfsError
-from hoster.model.storage import Dataset, DatasetKind, Epoch, Marks, Role
+from hoster.model.storage import Dataset, DatasetKind, Epoch, Intent, Marks, Mode, ResumeToken, Role
 from hoster.testing import dataset, listing
-from hoster.zfs.parse import parse_epoch, parse_view
+from hoster.zfs.parse import parse_epoch, parse_intent, parse_view
 
 WEB = dataset("tank/vm/web", "h1+8! d1*^ manual #r1@1 r2@1 ~3", Role.PRIMARY)
 
@@ -40,12 +40,15 @@ def test_a_listing_becomes_what_it_lists() -> None:
 @pytest.mark.parametrize(
     "one",
     [
-        replace(WEB, readonly=True, resume_token="1-abc-def"),
+        replace(WEB, readonly=True, partial=ResumeToken("1-abc-def")),
         replace(WEB, encrypted=True, key_loaded=False),
         replace(WEB, encrypted=True, key_loaded=True),
         replace(WEB, mounted=True, mountpoint="/a b/c"),
         replace(WEB, marks=Marks("x", Role.SUPERSEDED, Epoch(12, "node-2"), "node-2", False)),
         replace(WEB, marks=Marks()),
+        replace(WEB, marks=Marks("x", Role.REPLICA, mode=Mode.RAW, key_digest="0123456789abcdef")),
+        replace(WEB, marks=Marks(mode=Mode.PLAIN, swap=Intent("20240101T120000Z", 0x9A, "-", "tank/vm/web"))),
+        replace(WEB, origin="tank/vm/web.branch-20240101T120000Z@h1"),
     ],
 )
 def test_every_property_of_a_dataset_comes_through(one: Dataset) -> None:
@@ -105,6 +108,41 @@ def test_a_snapshot_was_sent_by_us_only_if_it_says_so_itself(source: str) -> Non
 @pytest.mark.parametrize("value", ["standby", "", "PRIMARY", "-"])
 def test_a_role_that_nobody_knows_is_none(value: str) -> None:
     assert parsed(with_line(listing(WEB), "tank/vm/web", "hoster:role", value)).marks.role is None
+
+
+@pytest.mark.parametrize("value", ["", "-", "RAW", "compressed"])
+def test_a_mode_that_nobody_knows_is_none(value: str) -> None:
+    assert parsed(with_line(listing(WEB), "tank/vm/web", "hoster:mode", value)).marks.mode is None
+
+
+@pytest.mark.parametrize("key", ["hoster:mode", "hoster:key", "hoster:swap"])
+def test_what_is_inherited_from_the_vm_above_marks_no_descendant(key: str) -> None:
+    marked = {
+        "hoster:mode": "raw",
+        "hoster:key": "x",
+        "hoster:swap": str(Intent("s", 1, "on", "tank/vm/web")),
+    }
+    output = with_line(listing(WEB), "tank/vm/web", key, marked[key], "inherited from tank/vm")
+    marks = parsed(output).marks
+    assert (marks.mode, marks.key_digest, marks.swap) == (None, None, None)
+
+
+@given(
+    guid=st.integers(0, (1 << 64) - 1),
+    canmount=st.sampled_from(["-", "on", "off", "noauto"]),
+    root=st.from_regex(r"[a-z]+(/[a-z .:_-]+)*", fullmatch=True),
+)
+def test_an_intent_is_read_as_it_was_written(guid: int, canmount: str, root: str) -> None:
+    intent = Intent("20240101T120000Z", guid, canmount, root)
+    assert parse_intent(str(intent)) == intent
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "-", "a/b/c", "s/9a/-/tank", "s/zzzzzzzzzzzzzzzz/-/tank", "s/00000000000000009a/-/t", "s//-/t"],
+)
+def test_anything_else_is_no_intent(text: str) -> None:
+    assert parse_intent(text) is None
 
 
 @pytest.mark.parametrize(("value", "production"), [("yes", True), ("no", False), ("on", False), ("", False)])

@@ -6,13 +6,14 @@ import json
 
 import pytest
 
-from hoster.errors import DatasetMissing, NoSpace, TargetModified, Unreachable, ZfsError
+from hoster.errors import DatasetMissing, NoSpace, NotPermitted, TargetModified, Unreachable, ZfsError
 from hoster.host.reach import LocalHost
 from hoster.model.plan import Anchor, Send
 from hoster.model.storage import Role
 from hoster.testing import NamedHost, Says, ScriptedRunner, dataset, listing, target_key
 from hoster.zfs.programs import DESTROY, digits
 from hoster.zfs.store import SnapshotMark, ZfsStore, missing, pool_of, transfer
+from hoster.zfs.streams import HEAD_BYTES
 
 WEB = dataset("tank/vm/web", "a b c", Role.PRIMARY)
 A, B, C = WEB.snapshots
@@ -54,6 +55,7 @@ def test_a_look_for_what_may_be_missing_returns_the_rest(runner: ScriptedRunner,
     runner.answer(("on", "backup1", "zfs", "get"), Says(listing(WEB), GONE, 1))
     assert list(remote.look_for(["tank/vm/web", "tank/vm/x"]).datasets) == ["tank/vm/web"]
     assert list(remote.look_at(["tank/vm/web", "tank/vm/x"]).datasets) == ["tank/vm/web"]
+    assert list(remote.look_beside(["tank/vm", "tank/x"]).datasets) == ["tank/vm/web"]
 
 
 @pytest.mark.parametrize("said", [Says(), Says("Welcome!\n")])
@@ -188,7 +190,7 @@ def test_a_transfer_joins_send_here_and_receive_there(runner: ScriptedRunner) ->
     runner.answer(("on", "backup1", "zfs", "receive"))
     assert run_transfer(runner, stream(base=True)) == (6, [6])
     assert runner.commands[1][2:] == (
-        *("zfs", "receive", "-u", "-o", "canmount=noauto", "-o", "readonly=on"),
+        *("zfs", "receive", "-s", "-u", "-o", "readonly=on", "-o", "canmount=noauto"),
         *("-x", "mountpoint", "backup/web"),
     )
 
@@ -223,6 +225,94 @@ def test_a_pipe_in_which_either_end_failed_has_failed_and_the_end_that_spoke_is_
     runner.answer(("on",), receive)
     with pytest.raises(kind, match=said):
         run_transfer(runner, stream(base=True))
+
+
+LOCAL = "tank/vm/web\tcompression\tzstd\ntank/vm/web\torg:note\t{}\ntank/vm/web/d0\tvolsize\t8\n"
+
+
+@pytest.mark.parametrize(
+    "value", ["", "x", "a\tb", "a\nb", "a\n\nb", "a\n", "tank\tx\ty", "\n", "a\u2028b", "a\x0bb\x0cc"]
+)
+def test_local_properties_come_through_whatever_they_hold(
+    runner: ScriptedRunner, local: ZfsStore, value: str
+) -> None:
+    runner.answer(("zfs", "get"), Says(LOCAL.format(value)))
+    assert local.local_properties(["tank/vm/web", "tank/vm/web/d0", "tank/vm/web/d1"]) == {
+        "tank/vm/web": {"compression": "zstd", "org:note": value},
+        "tank/vm/web/d0": {"volsize": "8"},
+        "tank/vm/web/d1": {},
+    }
+
+
+def test_what_a_login_says_before_local_properties_is_passed_over(
+    runner: ScriptedRunner, remote: ZfsStore
+) -> None:
+    runner.answer(("on",), Says("Welcome!\n\n" + LOCAL.format("x")))
+    assert remote.local_properties(["tank/vm/web"])["tank/vm/web"]["compression"] == "zstd"
+
+
+def test_delegations_are_copied_one_by_one(runner: ScriptedRunner, local: ZfsStore) -> None:
+    heading = "---- Permissions on tank/vm/web ".ljust(70, "-")
+    shown = f"{heading}\nLocal permissions:\n\tuser anna mount\n\teveryone diff\n"
+    runner.answer(("zfs", "allow", "tank/vm/web"), Says(shown))
+    runner.answer(("zfs", "allow"))
+    local.copy_delegations("tank/vm/web", "tank/new")
+    assert [" ".join(command[2:]) for command in runner.commands[1:]] == [
+        "-l -u anna mount tank/new",
+        "-l -e diff tank/new",
+    ]
+
+
+def test_the_beginning_of_a_stream_is_had_from_its_sender(runner: ScriptedRunner, local: ZfsStore) -> None:
+    runner.answer(("zfs", "send"), Says("\xff" * (HEAD_BYTES + 9)))
+    assert local.stream_head(stream(base=True)) == b"\xff" * HEAD_BYTES
+    assert runner.commands == [("zfs", "send", "-L", "-c", "-I", A.full_name, C.full_name)]
+
+
+def test_that_there_is_nothing_to_give_up_is_no_error(runner: ScriptedRunner, remote: ZfsStore) -> None:
+    nothing = "'tank/vm/web' does not have any resumable receive state to abort\n"
+    runner.answer(("on",), Says(), Says("", nothing, 1), Says("", "cannot open 'x': permission denied\n", 1))
+    remote.give_up_partial("tank/vm/web")
+    remote.give_up_partial("tank/vm/web")
+    with pytest.raises(NotPermitted, match="backup1: giving up what has arrived of tank/vm/web"):
+        remote.give_up_partial("tank/vm/web")
+
+
+def test_holds_and_releases_are_cut_into_command_lines_that_fit(
+    runner: ScriptedRunner, local: ZfsStore
+) -> None:
+    runner.answer(("zfs",))
+    names = [f"tank/vm/{'w' * 150}{i}@x" for i in range(1000)]
+    local.hold("hoster-1", names)
+    local.release("hoster-1", names)
+    for verb in ("hold", "release"):
+        commands = runner.ran("zfs", verb, "hoster-1")
+        assert [name for command in commands for name in command[3:]] == names
+        assert len(commands) == 2
+
+
+def test_a_snapshot_to_release_that_has_gone_is_no_error(runner: ScriptedRunner, local: ZfsStore) -> None:
+    runner.answer(("zfs", "release"), Says("", GONE, 1), Says("", "permission denied", 1))
+    local.release("hoster-1", ["tank/vm/x@a"])
+    with pytest.raises(NotPermitted, match="local: releasing snapshots"):
+        local.release("hoster-1", ["tank/vm/x@a"])
+
+
+def test_holds_are_listed_by_snapshot_and_tag(runner: ScriptedRunner, local: ZfsStore) -> None:
+    runner.answer(("zfs", "holds"), Says("a/b@c\tmine\tMon Jan  1 12:00 2024\na/b@c\tyours\tMon\n\nx\n"))
+    assert local.holds(["a/b@c"]) == {("a/b@c", "mine"), ("a/b@c", "yours")}
+    assert local.holds([]) == frozenset()
+    assert len(runner.commands) == 1
+
+
+def test_every_single_act_on_a_dataset_is_one_command(runner: ScriptedRunner, local: ZfsStore) -> None:
+    runner.answer(("zfs",))
+    local.clone("a/b@c", "a/d", {"x:y": "1"})
+    local.promote("a/d")
+    local.rename("a/b", "a/e")
+    local.inherit("hoster:swap", ["a/e"])
+    local.destroy_dataset("a/e")
+    assert [command[1] for command in runner.commands] == ["clone", "promote", "rename", "inherit", "destroy"]
 
 
 @pytest.mark.parametrize("name", ["tank", "tank/vm", "tank@a", "tank#b", "tank/vm@a/b", "tank/vm#b@c"])

@@ -1,0 +1,92 @@
+"""``hoster vm branches``: list, destroy, expire."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import click
+
+from hoster.cli.options import complete_vm_name, dry_run_option, json_option, unix_option
+from hoster.cli.render import finish, human_size, print_json, print_table
+from hoster.operations.branches import destroy_branch, expire_branches, list_branches
+from hoster.operations.context import wire
+
+_HEADER = ("Branch", "VM Name", "Set Aside (UTC)", "Size", "Parted From", "Snapshots")
+
+
+class _Branches(click.Group):
+    """A group whose first word may also be the name of a VM, which then goes to ``list``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        first = args[0] if args else ""
+        if first not in self.commands and first not in ctx.help_option_names:
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=_Branches)
+def branches() -> None:
+    """Show what was set aside when a VM went back (`branches [NAME]`), or give it up by name.
+
+    A branch holds the versions and the data that were newer than what the VM went back to. It is a dataset
+    beside the VM, keeps its versions' identity, and is never used by schedules or replication.
+    """
+
+
+@branches.command(name="list")
+@click.argument("name", metavar="[NAME]", required=False, shell_complete=complete_vm_name)
+@unix_option
+@json_option
+def list_(name: str | None, unix: bool, as_json: bool) -> None:
+    """List the branches of one VM, or of all on this node.
+
+    Exit codes: 0 listed, also where there are none.
+    """
+    found = list_branches(wire(), name)
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        (
+            branch.name,
+            branch.vm,
+            f"{branch.branched_at:%Y-%m-%d %H:%M:%S}",
+            human_size(branch.pinned_bytes),
+            branch.parted_from.partition("@")[2] or "-",
+            str(len(branch.snapshots)),
+        )
+        for branch in found
+    ]
+    print_table("Branches", _HEADER, rows, unix=unix)
+
+
+@branches.command()
+@click.argument("branch", metavar="BRANCH")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@dry_run_option
+@json_option
+def destroy(branch: str, yes: bool, dry_run: bool, as_json: bool) -> None:
+    """Destroy a branch for good: what dies is listed, and asked about, first.
+
+    Exit codes: 0 destroyed, 3 there is no such branch or it could not be destroyed, 10 something needs it.
+    """
+    context = wire()
+    if not dry_run and not yes:
+        planned = destroy_branch(context, branch, dry_run=True).vms[0]
+        for gone in planned.destroyed:
+            click.echo(gone.snapshot, err=True)
+        click.confirm(f"Destroy these {len(planned.destroyed)} for good?", abort=True, err=True)
+    finish(destroy_branch(context, branch, dry_run=dry_run), as_json=as_json)
+
+
+@branches.command()
+@click.option("--older-than", "days", type=click.IntRange(min=1), metavar="DAYS", required=True)
+@dry_run_option
+@json_option
+def expire(days: int, dry_run: bool, as_json: bool) -> None:
+    """Destroy the branches that were set aside more than so many days ago; for schedules, asks nothing.
+
+    Exit codes: 0 done, 3 some failed, 10 something needs some of them.
+    """
+    report = expire_branches(wire(), older_than=timedelta(days=days), dry_run=dry_run)
+    finish(report, as_json=as_json)
