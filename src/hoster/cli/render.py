@@ -104,7 +104,7 @@ def log_lines(report: Report) -> list[str]:
 def _show_vm(vm: VmReport, *, dry_run: bool) -> None:
     would = "would be " if dry_run else ""
     for name in vm.taken:
-        why = f" ({vm.reason})" if vm.reason and vm.outcome is not Outcome.FAILED else ""
+        why = f" ({vm.reason})" if vm.reason and vm.outcome in {Outcome.DONE, Outcome.PLANNED} else ""
         say(CHANGED if not dry_run else INFO, f"{vm.vm}: {would}taken: {name}{why}")
     for name in vm.sent:
         say(CHANGED if not dry_run else INFO, f"{vm.vm}: {would}sent: {name}")

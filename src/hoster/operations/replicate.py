@@ -10,8 +10,9 @@ import contextlib
 from collections.abc import Sequence
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from hoster.errors import Busy, UsageError
+from hoster.errors import Busy, HosterError, UsageError
 from hoster.model.names import SnapshotType, dataset_name
 from hoster.model.plan import GiveUp, Outcome, Refusal, Report, Send, TakeSnapshot, VmReport
 from hoster.model.storage import Dataset, Role, View
@@ -21,7 +22,7 @@ from hoster.operations.inventory import Inventory, look_around
 from hoster.operations.job import Job, hold_tag, job_of
 from hoster.operations.request import Observer, ReplicationRequest
 from hoster.operations.sending import run_jobs
-from hoster.operations.swapping import finish_all
+from hoster.operations.swapping import finish_left
 from hoster.operations.taking import snapshot_steps
 from hoster.planning.refusals import Subject, TargetSite
 from hoster.planning.replication import Clearance, is_up_to_date, judge, preview
@@ -111,35 +112,63 @@ def _run(
     observer: Observer,
 ) -> list[VmReport]:
     reports: list[VmReport] = []
-    sites, there = _look_there(context, request, target, cases)
-    jobs: list[Job] = []
+    sites, there, finished = _look_there(context, request, target, cases)
     snapshots = [s for case in cases for d in case.vm.everything for s in d.snapshots]
     holds = context.zfs.holds([s.full_name for s in snapshots if s.holds])
+    jobs: list[Job] = []
     for case in cases:
-        subject = Subject(case.vm.name, case.vm.dataset, case.vm.role, case.vm.parent, case.vm.descendants)
         site = sites[case.parent, pool_of(case.vm.dataset.name)]
-        match judge(subject, site, case.target, _at_and_below(there, case.target), request.terms):
-            case Refusal() as refusal:
-                reports.append(refused(refusal))
-            case Clearance() as clearance if is_up_to_date(clearance) and not _left(holds, case.vm, site):
-                reports.append(VmReport(case.vm.name, Outcome.UNCHANGED, f"{target.node} has everything"))
-            case Clearance() as clearance if request.dry_run:
-                reports.append(_planned(context, case.vm, subject, clearance))
-            case Clearance() as clearance:
-                jobs.append(job_of(case.vm, site, clearance, _left(holds, case.vm, site)))
+        left = _left(holds, case.vm, site) if site.parent_guid is not None else ()
+        match finished.get(case.target, ""):
+            case HosterError() as error:
+                reports.append(VmReport(case.vm.name, Outcome.FAILED, error.message, error.hint))
+                continue
+            case words:
+                note = words
+        match _decided(context, request, case, site, _at_and_below(there, case.target), left):
+            case VmReport() as report:
+                reports.append(replace(report, notes=(*report.notes, note)) if note else report)
+            case Job() as job:
+                jobs.append(job)
+                job.notes += [note] if note else []
     if jobs:
         reports += run_jobs(context, request, target, jobs, observer)
     return reports
 
 
+def _decided(
+    context: Context,
+    request: ReplicationRequest,
+    case: _Case,
+    site: TargetSite,
+    there: Sequence[Dataset],
+    left_holds: tuple[str, ...],
+) -> VmReport | Job:
+    """The job for one VM, or the report where there is none to do."""
+    vm = case.vm
+    subject = Subject(vm.name, vm.dataset, vm.role, vm.parent, vm.descendants)
+    match judge(subject, site, case.target, there, request.terms):
+        case Refusal() as refusal:
+            return VmReport(vm.name, Outcome.REFUSED, refusal.evidence, refusal.remedy, ground=refusal.ground)
+        case Clearance() as clearance if is_up_to_date(clearance) and not left_holds:
+            return VmReport(vm.name, Outcome.UNCHANGED, f"{site.node} has everything")
+        case Clearance() as clearance if request.dry_run:
+            return _planned(context, vm, subject, clearance)
+        case clearance:
+            return job_of(vm, site, clearance, left_holds)
+
+
 def _look_there(
     context: Context, request: ReplicationRequest, target: ZfsStore, cases: Sequence[_Case]
-) -> tuple[dict[tuple[str, str], TargetSite], View]:
-    """What the target has of these VMs, and of the datasets that replicas lie in."""
+) -> tuple[dict[tuple[str, str], TargetSite], View, dict[str, str | HosterError]]:
+    """What the target has of these VMs, and of the datasets that replicas lie in; and what was done there
+    about swaps that a crash has left half done."""
     parents = sorted({case.parent for case in cases})
     seen = target.look_beside(parents)
-    if not request.dry_run and finish_all(target, tuple(seen.datasets.values())):
-        seen = target.look_beside(parents)
+    finished: dict[str, str | HosterError] = {}
+    if not request.dry_run:
+        roots = {case.target for case in cases}
+        finished = finish_left(target, tuple(seen.datasets.values()), roots)
     if request.create_parent and not request.dry_run:
         missing = [p for p in parents if seen.get(p) is None]
         for parent in missing:
@@ -156,7 +185,7 @@ def _look_there(
         sites[case.parent, pool] = TargetSite(
             target.node, case.parent, guid, same_pool=same, encrypted=encrypted
         )
-    return sites, there
+    return sites, there, finished
 
 
 def _left(holds: frozenset[tuple[str, str]], vm: Vm, site: TargetSite) -> tuple[str, ...]:
@@ -171,26 +200,19 @@ def _at_and_below(view: View, name: str) -> list[Dataset]:
     return [] if root is None else [root, *view.below(name)]
 
 
-def refused(refusal: Refusal) -> VmReport:
-    """The report on a VM that must not be replicated."""
-    return VmReport(refusal.vm, Outcome.REFUSED, refusal.evidence, refusal.remedy, ground=refusal.ground)
-
-
 def _planned(context: Context, vm: Vm, subject: Subject, clearance: Clearance) -> VmReport:
     name = snapshot_steps(vm, SnapshotType.REPLICATION, context.now(), "")[0].name
     plan = preview(subject, clearance, name)
     takes = tuple(step.full_name for step in plan.steps if isinstance(step, TakeSnapshot))
-    return VmReport(
-        vm.name,
-        Outcome.PLANNED,
-        taken=takes,
-        sent=tuple(described(step) for step in plan.sends),
-        notes=tuple(
-            f"what has arrived of {step.target} is given up: {step.reason}"
-            for step in plan.steps
-            if isinstance(step, GiveUp)
-        ),
-    )
+    notes = [
+        f"what has arrived of {step.target} would be given up: {step.reason}"
+        for step in plan.steps
+        if isinstance(step, GiveUp)
+    ]
+    if clearance.parting:
+        notes.append("it was rolled back here: what is newer on the target would be set aside as a branch")
+    sent = tuple(described(step) for step in plan.sends)
+    return VmReport(vm.name, Outcome.PLANNED, taken=takes, sent=sent, notes=tuple(notes))
 
 
 def described(step: Send) -> str:

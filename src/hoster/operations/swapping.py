@@ -6,10 +6,10 @@ is still to do. It looks before every run, so it is also how a swap that was jus
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 
-from hoster.errors import NoSpace, OperationFailed
+from hoster.errors import HosterError, NoSpace, OperationFailed
 from hoster.model.storage import Dataset, DatasetKind, Intent, Role, Snapshot
 from hoster.planning.swap import (
     Clone,
@@ -48,12 +48,26 @@ def swap(zfs: ZfsStore, root: str, stamp: str, wanted: Sequence[tuple[Dataset, S
     return branch_name(root, stamp)
 
 
-def finish_all(zfs: ZfsStore, datasets: Sequence[Dataset]) -> list[str]:
-    """Finishes or takes back every swap that a crash has left among ``datasets``; what was done, in words."""
-    done: list[str] = []
+def finish_left(
+    zfs: ZfsStore, datasets: Sequence[Dataset], roots: Collection[str]
+) -> dict[str, str | HosterError]:
+    """Finishes or takes back the swaps of ``roots`` that a crash has left among ``datasets``.
+
+    For each: what was done, in words, or why it could not be. Those of others are left alone: somebody may
+    be at work on them.
+    """
+    done: dict[str, str | HosterError] = {}
     for root, stamp in unfinished(datasets):
-        finish(zfs, root, stamp)
-        done.append(f"finished setting aside the newer part of {root} (as of {stamp}), which was interrupted")
+        if root not in roots:
+            continue
+        try:
+            finish(zfs, root, stamp)
+        except HosterError as error:
+            done[root] = error
+        else:
+            done[root] = (
+                f"finished setting aside the newer part of {root} (as of {stamp}), which was interrupted"
+            )
     return done
 
 
