@@ -67,6 +67,13 @@ class Job(Struct):
         return sum(s.written for passage in self.passages for s in passage.chain)
 
     @property
+    def ends(self) -> tuple[str, ...]:
+        """The snapshots that its streams begin and end at, by their full names."""
+        sends = [send for passage in self.passages for send in passage.sends]
+        versions = [version for send in sends for version in (send.base, send.through)]
+        return tuple(dict.fromkeys(v.full_name for v in versions if isinstance(v, Snapshot)))
+
+    @property
     def complete(self) -> bool:
         """Nothing has gone wrong so far."""
         return self.failure is None and self.refusal is None

@@ -159,27 +159,33 @@ def _anchored(source: Dataset, anchor: Anchor, answer: Answer) -> Dataset:
 
 @contextlib.contextmanager
 def _holding(zfs: ZfsStore, jobs: Sequence[Job]) -> Iterator[None]:
-    """Holds both ends of every transfer while it lasts, so that nobody else destroys them meanwhile."""
-    held: dict[tuple[str, str], list[str]] = {}
+    """Holds both ends of every stream while it lasts, so that nobody else destroys them meanwhile."""
+    held: dict[tuple[str, str], list[Job]] = {}
     for job in jobs:
-        for passage in job.passages:
-            if passage.chain:
-                ends = [passage.chain[-1], *([passage.base] if isinstance(passage.base, Snapshot) else [])]
-                held.setdefault((hold_tag(job.site), pool_of(passage.source.name)), []).extend(
-                    end.full_name for end in ends
-                )
+        if any(passage.sends for passage in job.passages):
+            held.setdefault((hold_tag(job.site), pool_of(job.passages[0].source.name)), []).append(job)
     try:
-        for (tag, _), names in held.items():
-            try:
-                zfs.hold(tag, names)
-            except OperationFailed as error:
-                for job in jobs:
-                    job.fail(error)
+        for (tag, _), of_tag in held.items():
+            _hold(zfs, tag, of_tag)
         yield
     finally:
-        for (tag, _), names in held.items():
+        for (tag, _), of_tag in held.items():
             with contextlib.suppress(HosterError):  # the next run finds them and releases them
-                zfs.release(tag, names)
+                zfs.release(tag, [name for job in of_tag for name in job.ends])
+
+
+def _hold(zfs: ZfsStore, tag: str, jobs: Sequence[Job]) -> None:
+    """One command for all; where that fails, one for each VM, so that only the one at fault goes without."""
+    try:
+        zfs.hold(tag, [name for job in jobs for name in job.ends])
+    except OperationFailed as error:
+        if len(jobs) == 1:
+            jobs[0].fail(error)
+            return
+        with contextlib.suppress(HosterError):
+            zfs.release(tag, [name for job in jobs for name in job.ends])
+        for job in jobs:
+            _hold(zfs, tag, [job])
 
 
 def _send_all(
