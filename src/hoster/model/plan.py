@@ -100,6 +100,7 @@ class Ground(StrEnum):
 
     IS_REPLICA = "is-replica"
     SAME_DATASET = "same-dataset"
+    NAME_TOO_LONG = "name-too-long"
     TARGET_PARENT_MISSING = "target-parent-missing"
     FOREIGN_DATASET = "foreign-dataset"
     NOT_A_REPLICA = "not-a-replica"

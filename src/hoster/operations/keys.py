@@ -26,7 +26,7 @@ def check_key(source: ZfsStore, target: ZfsStore, job: Job, passage: Passage) ->
     if before is None:
         target.set_properties({"hoster:key": digest}, [replica.name])
     elif before != digest:
-        accept = job.site.there(f"zfs set hoster:key={digest} {replica.name}")
+        accept = job.site.there("zfs", "set", f"hoster:key={digest}", replica.name)
         newest = f" since {replica.newest.name} was sent" if replica.newest else ""
         return Refusal(
             job.vm.name,

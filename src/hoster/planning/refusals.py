@@ -5,11 +5,13 @@ Pure. The first ground that is found counts; the remedies have been typed in the
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from msgspec import Struct
 
 from hoster.model.anchors import TargetKey
+from hoster.model.names import LONGEST_SUFFIX, MAX_DATASET_NAME
 from hoster.model.plan import Ground, Refusal
 from hoster.model.storage import Dataset, Mode, Role, Version
 from hoster.planning.transfers import ahead_of_base, common_base, unsent
@@ -38,9 +40,12 @@ class TargetSite(Struct, frozen=True):
             raise ValueError(f"{self.parent} does not exist on {self.node}")
         return TargetKey(self.parent_guid)
 
-    def there(self, command: str) -> str:
-        """``command`` as an administrator types it here for it to run on the target."""
-        return command if self.node == LOCAL else f"ssh {self.node} {command}"
+    def there(self, *words: str) -> str:
+        """A command as an administrator types it here for it to run on the target, names with blanks too."""
+        command = shlex.join(words)
+        if self.node == LOCAL:
+            return command
+        return f"ssh {self.node} {command if command == ' '.join(words) else shlex.quote(command)}"
 
 
 class Subject(Struct, frozen=True):
@@ -88,7 +93,7 @@ def refuse_at_source(subject: Subject, site: TargetSite, terms: Terms) -> Refusa
             "name another node with --endpoint, or a dataset of another pool with --target-dataset",
         )
     if site.parent_guid is None:
-        make = site.there(f"zfs create -p -o canmount=off {site.parent}")
+        make = site.there("zfs", "create", "-p", "-o", "canmount=off", site.parent)
         return Refusal(
             subject.name,
             Ground.TARGET_PARENT_MISSING,
@@ -96,7 +101,7 @@ def refuse_at_source(subject: Subject, site: TargetSite, terms: Terms) -> Refusa
             f"{make}    (or add --create-parent)",
         )
     for source in subject.everything:
-        refusal = _would_be_readable(subject, site, terms, source)
+        refusal = _name_is_too_long(subject, source) or _would_be_readable(subject, site, terms, source)
         if refusal is not None:
             return refusal
     return None
@@ -137,7 +142,7 @@ def refuse_swap(subject: Subject, site: TargetSite, replicas: Sequence[Dataset])
         Ground.REPLICA_MOUNTED,
         f"this VM was rolled back, and the newer part of its replica on {site.node} cannot be set aside while"
         f" {mounted.name} is mounted there",
-        site.there(f"zfs unmount {mounted.name}"),
+        site.there("zfs", "unmount", mounted.name),
     )
 
 
@@ -150,6 +155,19 @@ def _is_replica(subject: Subject) -> Refusal:
         remedy = f"on {subject.parent}: hoster vm replicate {vm} --endpoint …"
         evidence = f"here it is marked {role.value}; its parent is {subject.parent}"
     return Refusal(vm, Ground.IS_REPLICA, evidence, remedy)
+
+
+def _name_is_too_long(subject: Subject, source: Dataset) -> Refusal | None:
+    room = MAX_DATASET_NAME - LONGEST_SUFFIX
+    if len(source.name) <= room:
+        return None
+    return Refusal(
+        subject.name,
+        Ground.NAME_TOO_LONG,
+        f"the name of {source.name} has {len(source.name)} characters: more than {room} leave no room for the"
+        f" names of bookmarks (ZFS allows {MAX_DATASET_NAME} in all)",
+        shlex.join(("zfs", "rename", source.name, f"{source.name[: source.name.rindex('/')]}/SHORTER")),
+    )
 
 
 def _would_be_readable(subject: Subject, site: TargetSite, terms: Terms, source: Dataset) -> Refusal | None:
@@ -186,7 +204,9 @@ def _not_ours(subject: Subject, site: TargetSite, source: Dataset, target: Datas
         whose = "no hoster:id" if there.vm_id is None else f"the hoster:id {there.vm_id} of another VM"
         base = common_base(source, target)
         if base is not None and there.vm_id is None and here.vm_id is not None:
-            mark = site.there(f"zfs set hoster:id={here.vm_id} hoster:role=replica readonly=on {target.name}")
+            mark = site.there(
+                "zfs", "set", f"hoster:id={here.vm_id}", "hoster:role=replica", "readonly=on", target.name
+            )
             return Refusal(
                 vm,
                 Ground.FOREIGN_DATASET,
@@ -207,7 +227,7 @@ def _not_ours(subject: Subject, site: TargetSite, source: Dataset, target: Datas
             vm,
             Ground.NOT_A_REPLICA,
             f"{target.name} on {site.node} is this VM, but not a replica: {role}{epoch}",
-            site.there(f"zfs set hoster:role=replica {target.name}")
+            site.there("zfs", "set", "hoster:role=replica", target.name)
             + "    (only if that copy is not in use any more)",
         )
     return None
@@ -277,7 +297,7 @@ def _name_is_taken(
     if not taken:
         return None
     theirs = f"{target.name}@{taken[0].name}"
-    rename = site.there(f"zfs rename {theirs} {theirs}.{taken[0].guid:016x}")
+    rename = site.there("zfs", "rename", theirs, f"{theirs}.{taken[0].guid:016x}")
     return Refusal(
         subject.name,
         Ground.NAME_TAKEN,
@@ -290,7 +310,7 @@ def _name_is_taken(
 def _was_modified(subject: Subject, site: TargetSite, target: Dataset) -> Refusal | None:
     if target.written == 0 or target.newest is None:
         return None
-    rollback = site.there(f"zfs rollback {target.newest.full_name}")
+    rollback = site.there("zfs", "rollback", target.newest.full_name)
     return Refusal(
         subject.name,
         Ground.REPLICA_MODIFIED,
@@ -302,5 +322,5 @@ def _was_modified(subject: Subject, site: TargetSite, target: Dataset) -> Refusa
 
 def _set_aside(site: TargetSite, target: Dataset) -> str:
     """Keeps everything that is there; the next run sends the VM in full beside it."""
-    rename = site.there(f"zfs rename {target.name} {target.name}.set-aside")
+    rename = site.there("zfs", "rename", target.name, f"{target.name}.set-aside")
     return f"{rename}    (nothing is lost; the next run sends in full)"

@@ -200,6 +200,6 @@ def _renamed(
                     Ground.DESCENDANT_RENAMED,
                     f"{source.name} has the versions of {orphan.name} on {site.node} (newest: {base.name},"
                     f" guid {base.guid:016x}): it was renamed here since",
-                    site.there(f"zfs rename {orphan.name} {target}"),
+                    site.there("zfs", "rename", orphan.name, target),
                 )
     return None

@@ -102,7 +102,7 @@ def test_a_replica_that_is_looked_at_cannot_be_set_aside(site: object) -> None:
         f"this VM was rolled back, and the newer part of its replica on {at.node} cannot be set aside while"
         f" {TARGET}/d0 is mounted there"
     )
-    assert refusal.remedy == at.there(f"zfs unmount {TARGET}/d0")
+    assert refusal.remedy == at.there("zfs", "unmount", f"{TARGET}/d0")
 
 
 def test_a_mounted_replica_is_no_obstacle_while_nothing_is_to_be_set_aside() -> None:

@@ -193,7 +193,7 @@ def test_a_descendant_that_was_renamed_here_is_refused_with_the_rename(site: Tar
         f"tank/vm/web/disk1 has the versions of tank/vm/web/disk0 on {site.node} (newest: x,"
         f" guid {guid_of('x'):016x}): it was renamed here since"
     )
-    assert refusal.remedy == site.there("zfs rename tank/vm/web/disk0 tank/vm/web/disk1")
+    assert refusal.remedy == site.there("zfs", "rename", "tank/vm/web/disk0", "tank/vm/web/disk1")
 
 
 def test_of_a_tree_that_was_renamed_here_the_topmost_dataset_is_named() -> None:
@@ -285,6 +285,9 @@ def test_a_descendant_that_was_set_aside_as_typed_is_sent_afresh_by_the_next_run
 
 REFUSALS: dict[Ground, Callable[[TargetSite], Refusal]] = {
     Ground.IS_REPLICA: lambda site: refused(subject("a", Role.REPLICA), site=site),
+    Ground.NAME_TOO_LONG: lambda site: refused(
+        Subject("web", dataset("tank/" + "n" * 210, "a", Role.PRIMARY), Role.PRIMARY, "node1"), site=site
+    ),
     Ground.SAME_DATASET: lambda site: refused(subject("a"), site=replace(site, same_pool=True)),
     Ground.TARGET_PARENT_MISSING: lambda site: refused(subject("a"), site=replace(site, parent_guid=None)),
     Ground.FOREIGN_DATASET: lambda site: refused(subject("a"), foreign("x", None), site=site),
