@@ -1,4 +1,4 @@
-"""The branches of VMs: what was set aside when one went back; listed, brought back, or given up by name."""
+"""The branches of VMs: what was set aside when one went back; listed, or given up by name or by age."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hoster.planning.swap import branch_of
 
 
 class Branch(Struct, frozen=True):
-    """One branch. ``pinned_bytes`` is what its end would free; ``origin`` the version it parted from."""
+    """One branch. ``pinned_bytes`` is what its end would free; ``parted_from`` what it is a clone of."""
 
     name: str
     dataset: str
