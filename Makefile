@@ -3,6 +3,7 @@
 # make check   formatting, lint, types and layers; seconds
 # make unit    the tests that need no lab
 # make bench-pump   what a stream costs, and how well a speed limit is kept; `make bench-plan` the same of planning
+# make faults  thousands of runs with accidents on a model of ZFS, each from its seed; minutes
 # make lab     two nodes to play with, until Ctrl-C
 # make clean   what was built here; `make clean-lab` also the cached images
 
@@ -12,7 +13,7 @@ READY := $(VENV)/.ready
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test check unit lab-test lab bench-pump bench-plan host-tools clean clean-lab
+.PHONY: help demo test check unit lab-test lab bench-pump bench-plan faults host-tools clean clean-lab
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -48,6 +49,10 @@ test: check host-tools
 
 lab-test: $(READY) host-tools
 	$(BIN)/pytest -m lab
+
+faults: $(READY)
+	$(BIN)/python -m tests.campaign --runs 5000 --seed 1
+	$(BIN)/python -m tests.campaign --planted --runs 500
 
 bench-pump: $(READY)
 	$(BIN)/python -m bench.pump

@@ -1,7 +1,8 @@
 """The command line of a model node: argv in, status and both outputs out.
 
-It knows the forms that hoster uses and those that tests use beside them; any other raises
-:class:`UnknownCommand`, which is a fault of the test or of the model, never of what is tested.
+It knows the forms that hoster uses and those that tests use beside them (``zfs allow`` shows that nothing
+is delegated, and changes nothing); any other raises :class:`UnknownCommand`, which is a fault of the test or
+of the model, never of what is tested.
 """
 
 from __future__ import annotations
@@ -252,7 +253,7 @@ def _change_key(node: ModelNode, words: Sequence[str]) -> None:
         dataset.key_root.key_changes += 1
 
 
-_VERBS: dict[str, Callable[[ModelNode, Sequence[str]], None]] = {
+_VERBS: dict[str, Callable[[ModelNode, Sequence[str]], object]] = {
     "create": _create,
     "snapshot": _snapshot,
     "clone": _clone,
@@ -263,6 +264,7 @@ _VERBS: dict[str, Callable[[ModelNode, Sequence[str]], None]] = {
     "load-key": _load_key,
     "unload-key": _unload_key,
     "change-key": _change_key,
+    "allow": lambda node, words: node.dataset(words[-1]),
     "rename": lambda node, words: rename(node, words[0], words[1]),
     "hold": lambda node, words: node.hold(words[0], words[1:]),
     "release": lambda node, words: node.release(words[0], words[1:]),

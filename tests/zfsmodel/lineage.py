@@ -68,7 +68,10 @@ def promote(node: ModelNode, name: str) -> None:
 
 
 def rename(node: ModelNode, old: str, new: str) -> None:
-    """``zfs rename`` of a dataset with all below it; refused where a mount is in use."""
+    """``zfs rename`` of a dataset with all below it, or of one snapshot; refused where a mount is in use."""
+    if "@" in old:
+        _rename_snapshot(node, old, new)
+        return
     dataset = node.dataset(old)
     if new == old:
         return
@@ -97,6 +100,17 @@ def rename(node: ModelNode, old: str, new: str) -> None:
         one.name = f"{new}{one.name[len(old) :]}"
     for one in tree:
         node.datasets[one.name] = one
+
+
+def _rename_snapshot(node: ModelNode, old: str, new: str) -> None:
+    dataset, snapshot = node.snapshot_named(old)
+    where, _, label = split(new)
+    if where != dataset.name:
+        raise Failed(f"cannot rename to '{new}': snapshots must be part of same dataset")
+    if dataset.find(label) is not None:
+        raise Failed(f"cannot rename '{old}': dataset already exists")
+    node.next_txg(dataset.name)
+    snapshot.name = label
 
 
 def rollback(node: ModelNode, full_name: str) -> None:

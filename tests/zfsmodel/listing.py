@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tests.zfsmodel.node import MISSING, ModelNode
@@ -12,6 +12,8 @@ from tests.zfsmodel.state import Bookmark, Dataset, Failed, Kind, Snapshot, spli
 from tests.zfsmodel.streams import text_of
 
 _TYPES = {"all": ("filesystem", "volume", "snapshot", "bookmark"), "fs": ("filesystem",), "vol": ("volume",)}
+_USUAL = ("name", "property", "value", "source")
+_NONE = Value()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,22 +45,34 @@ def types_of(text: str) -> tuple[str, ...]:
 
 
 def got(node: ModelNode, asked: Question, shuffle: random.Random | None = None) -> tuple[int, str, str]:
-    """``zfs get``: status, output, messages. ``shuffle`` orders names as it likes, as ZFS may."""
+    """``zfs get``: status, output, messages. ``shuffle`` orders names as it likes, as ZFS may.
+
+    ``all`` stands for everything that can be set and the user's own; what zfs alone decides is left out.
+    """
     for key in asked.keys:
-        if not is_user(key) and key not in NATIVES and key not in READ_ONLY:
+        if key != "all" and not is_user(key) and key not in NATIVES and key not in READ_ONLY:
             raise Failed(f"bad property list: invalid property '{key}'", 2)
     default = () if asked.depth == 0 else ("filesystem", "volume", "snapshot")
     rows, said = _rows(node, asked, asked.types or default)
     if shuffle is not None:
         shuffle.shuffle(rows)
-    lines = []
+    lines: list[str] = []
+    clones = _clones(node)
+    inherited: dict[tuple[str, str], Value] = {}
     for row in rows:
-        for key in asked.keys:
-            value = _value(node, row, key)
-            if _has_source(value, asked.sources):
-                cells = {"name": row.name, "property": key, "value": value.text, "source": value.source}
-                lines.append("\t".join(cells[column] for column in asked.columns))
-    return int(bool(said)), "".join(f"{line}\n" for line in lines), "\n".join(said)
+        fixed = _fixed_values(node, row, clones)
+        for key in _all_keys(row) if asked.keys == ("all",) else asked.keys:
+            value = _value(node, row, key, fixed, inherited)
+            if not asked.sources or _kind_of(value) in asked.sources:
+                lines.append(_line(row.name, key, value, asked.columns))
+    return int(bool(said)), "".join(lines), "\n".join(said)
+
+
+def _line(name: str, key: str, value: Value, columns: Sequence[str]) -> str:
+    if columns == _USUAL:
+        return f"{name}\t{key}\t{value.text}\t{value.source}\n"
+    cells = {"name": name, "property": key, "value": value.text, "source": value.source}
+    return "\t".join([cells[column] for column in columns]) + "\n"
 
 
 def listed(node: ModelNode, asked: Question) -> tuple[int, str, str]:
@@ -67,9 +81,13 @@ def listed(node: ModelNode, asked: Question) -> tuple[int, str, str]:
         if not is_user(key) and key not in NATIVES and key not in READ_ONLY:
             raise Failed(f"bad property list: invalid property '{key}'", 2)
     rows, said = _rows(node, asked, asked.types or ("filesystem", "volume"))
+    clones = _clones(node)
+    fixed = {row.name: _fixed_values(node, row, clones) for row in rows}
     if asked.sort:
-        rows.sort(key=lambda row: _order(_value(node, row, asked.sort).text))
-    lines = ["\t".join(_value(node, row, key).text for key in asked.columns) for row in rows]
+        rows.sort(key=lambda row: _order(_value(node, row, asked.sort, fixed[row.name], {}).text))
+    lines = [
+        "\t".join(_value(node, row, key, fixed[row.name], {}).text for key in asked.columns) for row in rows
+    ]
     return int(bool(said)), "".join(f"{line}\n" for line in lines), "\n".join(said)
 
 
@@ -131,26 +149,60 @@ def _tree(node: ModelNode, root: Dataset, depth: int | None) -> Iterator[Row]:
                 yield Row(f"{dataset.name}#{mark.name}", "bookmark", dataset, mark)
 
 
-def _value(node: ModelNode, row: Row, key: str) -> Value:
+def _value(
+    node: ModelNode,
+    row: Row,
+    key: str,
+    fixed: Mapping[str, object],
+    inherited: dict[tuple[str, str], Value],
+) -> Value:
+    """``inherited`` remembers what the snapshots of a dataset have of it, by its name and the key."""
+    if key in fixed:
+        return Value(str(fixed[key]))
+    if isinstance(row.version, Snapshot) and is_user(key):
+        if key in row.version.properties:
+            return Value(row.version.properties[key], "local")
+        where = (row.dataset.name, key)
+        found = inherited.get(where) or _inherited_value(node, row.dataset, key)
+        inherited[where] = found
+        return found
+    if row.version is not None or key in READ_ONLY:
+        return _NONE
+    return value_of(node.datasets, row.dataset, key)
+
+
+def _fixed_values(node: ModelNode, row: Row, clones: Mapping[int, Sequence[str]]) -> Mapping[str, object]:
+    """What zfs alone decides of a row."""
     match row.version:
         case Bookmark() as mark:
-            return Value(str(_common(node, row, mark).get(key, "-")))
+            return _common(node, row, mark)
         case Snapshot() as snapshot:
-            if is_user(key):
-                return _user_value(node, row, snapshot, key)
-            return Value(str(_snapshot_values(node, row, snapshot).get(key, "-")))
+            return _snapshot_values(node, row, snapshot, clones.get(id(snapshot), ()))
         case _:
-            if key not in READ_ONLY:
-                return value_of(node.datasets, row.dataset, key)
-            return Value(str(_dataset_values(node, row).get(key, "-")))
+            return _dataset_values(node, row)
 
 
-def _user_value(node: ModelNode, row: Row, snapshot: Snapshot, key: str) -> Value:
-    if key in snapshot.properties:
-        return Value(snapshot.properties[key], "local")
-    found = value_of(node.datasets, row.dataset, key)
+def _clones(node: ModelNode) -> Mapping[int, Sequence[str]]:
+    """The clones of snapshots that have some, by their ``id()``: a pool may hold a GUID twice."""
+    origins = {id(one.origin): one.origin for one in node.datasets.values() if one.origin is not None}
+    found = {key: node.clones_of(one) for key, one in origins.items()}
+    for dataset in node.datasets.values():
+        base = dataset.by_guid(dataset.partial.from_guid) if dataset.partial is not None else None
+        if base is not None:
+            found[id(base)] = node.clones_of(base)
+    return found
+
+
+def _all_keys(row: Row) -> list[str]:
+    own = (*row.dataset.properties, *row.dataset.received)
+    return [*NATIVES, *dict.fromkeys(key for key in own if is_user(key))]
+
+
+def _inherited_value(node: ModelNode, dataset: Dataset, key: str) -> Value:
+    """A user property of a snapshot on which it is not set."""
+    found = value_of(node.datasets, dataset, key)
     if found.source in {"local", "received"}:
-        return Value(found.text, f"inherited from {row.dataset.name}")
+        return Value(found.text, f"inherited from {dataset.name}")
     return found
 
 
@@ -164,14 +216,16 @@ def _common(node: ModelNode, row: Row, one: Dataset | Snapshot | Bookmark) -> di
     }
 
 
-def _snapshot_values(node: ModelNode, row: Row, snapshot: Snapshot) -> dict[str, object]:
+def _snapshot_values(
+    node: ModelNode, row: Row, snapshot: Snapshot, clones: Sequence[str]
+) -> dict[str, object]:
     return {
         **_common(node, row, snapshot),
         "used": snapshot.written,
         "written": snapshot.written,
         "referenced": snapshot.content.referenced,
         "userrefs": len(snapshot.holds),
-        "clones": ",".join(node.clones_of(snapshot)) or "-",
+        "clones": ",".join(clones) or "-",
         **_encryption(row.dataset),
     }
 
@@ -203,9 +257,9 @@ def _encryption(dataset: Dataset) -> dict[str, object]:
     }
 
 
-def _has_source(value: Value, wanted: Sequence[str]) -> bool:
-    kind = {"-": "none"}.get(value.source, value.source.partition(" ")[0])
-    return not wanted or kind in wanted
+def _kind_of(value: Value) -> str:
+    """The source of a value, in one word."""
+    return {"-": "none"}.get(value.source, value.source.partition(" ")[0])
 
 
 def _order(text: str) -> tuple[int, int, str]:

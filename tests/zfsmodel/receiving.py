@@ -151,7 +151,8 @@ class _One:
             raise self._failed(_UPGRADE if self.asked.resumable else "invalid backup stream")
         newest = target.newest
         base = newest.guid if newest is not None else 0
-        if partial.to_guid != self.version.guid or partial.from_guid != base:
+        # A snapshot that was there when the stream broke off is in nobody's way, one taken since is (2.3.9).
+        if partial.to_guid != self.version.guid or target.partial_after != base:
             raise self._failed(_UPGRADE)
 
     def _break_off(self, target: Dataset | None, fraction: float) -> None:
@@ -170,6 +171,7 @@ class _One:
         assert target is not None
         if self.asked.resumable:
             target.partial = token
+            target.partial_after = target.newest.guid if target.newest is not None else 0
         else:
             self._give_up(target)
 

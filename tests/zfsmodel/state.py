@@ -91,8 +91,9 @@ class Dataset:
     """A filesystem or volume. ``properties`` are the local values, ``received`` those from a stream.
 
     ``key_root`` is the dataset whose key encrypts this one (None: not encrypted); ``key_loaded`` and
-    ``key_changes`` count on the root only. ``partial`` is what ``zfs receive -s`` has left; where
-    ``inconsistent`` is true too, the dataset is nothing but that.
+    ``key_changes`` count on the root only. ``partial`` is what ``zfs receive -s`` has left, and
+    ``partial_after`` the GUID of the newest snapshot that there was then (0: none); where ``inconsistent`` is
+    true too, the dataset is nothing but that.
     """
 
     name: str
@@ -112,6 +113,7 @@ class Dataset:
     key_loaded: bool = False
     key_changes: int = 0
     partial: Token | None = None
+    partial_after: int = 0
     inconsistent: bool = False
 
     @property

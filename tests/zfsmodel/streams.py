@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import json
+import struct
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
+from hoster.zfs.streams import resume_token
 from tests.zfsmodel.node import MISSING, ModelNode
 from tests.zfsmodel.state import Bookmark, Content, Dataset, Failed, Kind, Snapshot, Token, split
 
 _OVERHEAD_BYTES = 3000
+_HEADER = struct.Struct("<ihhii")
+_LIST_HEAD = b"\0\1\0\0" + bytes(8)
+"""How the list is packed (natively, little-endian), its version and its flags."""
+
+_BOOLEAN, _UINT64, _STRING = 1, 8, 9
 _INVALID = Failed("cannot resume send: resume token is corrupt (invalid format)", 255)
 
 
@@ -108,21 +114,35 @@ def described(node: ModelNode, text: str) -> str:
 
 
 def text_of(token: Token) -> str:
-    """The token as it is printed and typed: opaque, with a checksum."""
-    packed = zlib.compress(json.dumps(asdict(token)).encode())
-    return f"1-{zlib.crc32(packed):x}-{len(packed):x}-{packed.hex()}"
+    """The token as it is printed and typed: the list that the kernel packs, as OpenZFS 2.3.9 does."""
+    pairs = [_number("object", 2), _number("offset", 0), _number("bytes", token.received_bytes)]
+    pairs += [_number("toguid", token.to_guid), _pair("toname", _STRING, 1, token.to_name.encode() + b"\0")]
+    pairs += [_number("fromguid", token.from_guid)] if token.from_guid else []
+    pairs += [_pair("rawok", _BOOLEAN, 0, b"")] if token.raw else []
+    plain = _LIST_HEAD + b"".join(pairs) + bytes(4)
+    return f"1-{zlib.adler32(plain):x}-{len(plain):x}-{zlib.compress(plain).hex()}"
 
 
 def token_from(text: str) -> Token:
     """What a printed token says; Failed if it is none."""
-    try:
-        version, checksum, _, packed = text.split("-")
-        data = bytes.fromhex(packed)
-        if version != "1" or zlib.crc32(data) != int(checksum, 16):
-            raise _INVALID
-        return Token(**json.loads(zlib.decompress(data)))
-    except ValueError:
-        raise _INVALID from None
+    found = resume_token(text)
+    if found.to_guid is None:
+        raise _INVALID
+    return Token(found.to_name, found.to_guid, found.from_guid or 0, found.received_bytes, found.raw)
+
+
+def _number(name: str, value: int) -> bytes:
+    return _pair(name, _UINT64, 1, struct.pack("<Q", value))
+
+
+def _pair(name: str, kind: int, count: int, value: bytes) -> bytes:
+    named = name.encode() + b"\0"
+    head = _aligned(bytes(_HEADER.size) + named)[_HEADER.size :] + _aligned(value)
+    return _HEADER.pack(_HEADER.size + len(head), len(named), 0, count, kind) + head
+
+
+def _aligned(data: bytes) -> bytes:
+    return data + bytes(-len(data) % 8)
 
 
 def _opened(node: ModelNode, through: str) -> tuple[Dataset, Snapshot]:

@@ -256,3 +256,25 @@ def test_programs_answer_as_the_lua_does(node: ModelNode) -> None:
 def test_a_command_that_the_model_does_not_know_is_a_fault_of_the_test(node: ModelNode) -> None:
     with pytest.raises(UnknownCommand):
         command(node, ["zfs", "diff", "tank/a"])
+
+
+def test_a_snapshot_taken_before_the_cut_lets_a_stream_go_on_and_one_taken_since_does_not(
+    node: ModelNode,
+) -> None:
+    for when in ("before", "since"):
+        zfs(node, f"create tank/s-{when}")
+        node.write(f"tank/s-{when}", 300_000)
+        zfs(node, f"snapshot tank/s-{when}@s1")
+        node.write(f"tank/s-{when}", 300_000)
+        zfs(node, f"snapshot tank/s-{when}@s2")
+        target = f"tank/r-{when}"
+        assert pipe(node, f"tank/s-{when}@s1", f"-u -s {target}") == ""
+        if when == "before":
+            zfs(node, f"snapshot {target}@foreign")
+        assert pipe(node, f"-i @s1 tank/s-{when}@s2", f"-u -s {target}", Cut(0, 0.5)) != ""
+        if when == "since":
+            zfs(node, f"snapshot {target}@foreign")
+        partial = node.datasets[target].partial
+        assert partial is not None
+        said = pipe(node, f"-t {text_of(partial)}", f"-u -s {target}")
+        assert ("kernel modules must be upgraded" in said) == (when == "since")
