@@ -11,7 +11,7 @@ from tests.lab.world import guids, hoster, hoster_json, make_vm, prepare, vm_rep
 pytestmark = pytest.mark.lab
 
 WEB = "tank/vm/web"
-PARTS, EACH = 10, 100
+PARTS, EACH = 5, 60
 
 
 def test_awkward_names_travel_and_those_that_leave_no_room_are_refused(fresh_lab: Lab) -> None:
@@ -63,7 +63,7 @@ def test_hostile_words_are_refused_and_nothing_is_run(lab: Lab, words: str) -> N
         assert node.run("ls -d /tmp/hostile /tmp/hostile.log", check=False).stdout == ""
 
 
-def test_a_thousand_snapshots_of_one_vm_are_replicated_and_then_cost_one_look(fresh_lab: Lab) -> None:
+def test_hundreds_of_snapshots_of_one_vm_are_replicated_and_then_cost_one_look(fresh_lab: Lab) -> None:
     prepare(fresh_lab)
     source, target = fresh_lab.node1, fresh_lab.node2
     make_vm(source, "web", kib=64)
