@@ -44,7 +44,7 @@ def run_jobs(
     zfs = context.zfs
     _identify(context, jobs)
     put_right(context, target, _alive(jobs))
-    _part_ways(target, _alive(jobs))
+    _part_ways(context, target, _alive(jobs))
     _take(context, _alive(jobs))
     _anchor(zfs, _alive(jobs))
     with _holding(zfs, _alive(jobs)):
@@ -79,7 +79,7 @@ def _identify(context: Context, jobs: Sequence[Job]) -> None:
         job.notes.append(f"identified as {marks.vm_id}")
 
 
-def _part_ways(target: ZfsStore, jobs: Sequence[Job]) -> None:
+def _part_ways(context: Context, target: ZfsStore, jobs: Sequence[Job]) -> None:
     """Where a VM was rolled back, sets aside on the target what is newer there; nothing is destroyed."""
     for job in jobs:
         if not any(passage.part.diverged for passage in job.passages):
@@ -94,7 +94,7 @@ def _part_ways(target: ZfsStore, jobs: Sequence[Job]) -> None:
                 newer += len(ahead_of_base(replica, base))
         root = job.passages[0].target
         try:
-            branch = swap(target, root, new_stamp(), wanted)
+            branch = swap(target, root, new_stamp(context.now()), wanted)
             seen = target.look_for([root])
         except HosterError as error:
             job.fail(error)

@@ -28,9 +28,9 @@ from hoster.zfs.store import ZfsStore
 _RESERVATIONS = ("reservation", "refreservation")
 
 
-def new_stamp(now: datetime | None = None) -> str:
-    """The UTC time as branches are named by it."""
-    return f"{now or datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+def new_stamp(now: datetime) -> str:
+    """The UTC time as branches are named by it; a time without a zone is local time."""
+    return f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}"
 
 
 def swap(zfs: ZfsStore, root: str, stamp: str, wanted: Sequence[tuple[Dataset, Snapshot]]) -> str:

@@ -13,8 +13,11 @@ from msgspec import Struct
 from hoster.model.anchors import TargetKey
 from hoster.model.names import LONGEST_SUFFIX, MAX_DATASET_NAME
 from hoster.model.plan import Ground, Refusal
-from hoster.model.storage import Dataset, Mode, Role, Version
-from hoster.planning.transfers import ahead_of_base, common_base, unsent
+from hoster.model.storage import Dataset, Mode, Role, Snapshot, Version
+from hoster.planning.transfers import ahead_of_base, common_base, is_sent_by, unsent
+
+SET_ASIDE = ".set-aside"
+"""What the remedies append to the name of what is in the way: that, with all below it, stays as it is."""
 
 LOCAL = "local"
 """What this node itself is called as a target."""
@@ -132,9 +135,19 @@ def refuse_at_target(
     )
 
 
-def refuse_swap(subject: Subject, site: TargetSite, replicas: Sequence[Dataset]) -> Refusal | None:
-    """What stands in the way of setting the newer part of a replica aside: somebody is looking at it."""
-    mounted = next((replica for replica in replicas if replica.mounted), None)
+def refuse_swap(
+    subject: Subject, site: TargetSite, replicas: Sequence[tuple[Dataset, Version | None]]
+) -> Refusal | None:
+    """What stands in the way of setting the newer part of a replica aside: somebody is looking at it, or
+    has put versions into one of its datasets that would go along."""
+    vm_id = subject.dataset.marks.vm_id
+    for replica, base in replicas:
+        if base is None:
+            continue
+        foreign = [s for s in ahead_of_base(replica, base) if not is_sent_by(s, vm_id)]
+        if foreign:
+            return _holds_newer(subject, site, replica, foreign, base)
+    mounted = next((replica for replica, _ in replicas if replica.mounted), None)
     if mounted is None:
         return None
     return Refusal(
@@ -273,8 +286,12 @@ def _is_ahead(
     subject: Subject, site: TargetSite, target: Dataset, mode: Mode, base: Version
 ) -> Refusal | None:
     ahead = [s for s in ahead_of_base(target, base) if s.written > 0 or mode is Mode.RAW]
-    if not ahead:
-        return None
+    return _holds_newer(subject, site, target, ahead, base) if ahead else None
+
+
+def _holds_newer(
+    subject: Subject, site: TargetSite, target: Dataset, ahead: Sequence[Snapshot], base: Version
+) -> Refusal:
     newest = ahead[-1]
     what = "with data of their own, " if newest.written > 0 else ""
     return Refusal(
@@ -322,5 +339,5 @@ def _was_modified(subject: Subject, site: TargetSite, target: Dataset) -> Refusa
 
 def _set_aside(site: TargetSite, target: Dataset) -> str:
     """Keeps everything that is there; the next run sends the VM in full beside it."""
-    rename = site.there("zfs", "rename", target.name, f"{target.name}.set-aside")
+    rename = site.there("zfs", "rename", target.name, f"{target.name}{SET_ASIDE}")
     return f"{rename}    (nothing is lost; the next run sends in full)"

@@ -16,6 +16,7 @@ from hoster.model.anchors import TargetKey, anchors_of
 from hoster.model.plan import GiveUp, Ground, Plan, Refusal, Step, TakeSnapshot
 from hoster.model.storage import Dataset, Mode, Role, Snapshot, Version
 from hoster.planning.refusals import (
+    SET_ASIDE,
     Subject,
     TargetSite,
     Terms,
@@ -97,7 +98,7 @@ def judge(
                 return refusal
         parts.append(part)
     if any(part.diverged for part in parts):
-        refusal = refuse_swap(subject, site, [part.replica for part in parts if part.replica is not None])
+        refusal = refuse_swap(subject, site, [(p.replica, p.base) for p in parts if p.replica is not None])
         if refusal is not None:
             return refusal
         parts = [_before_swap(part) for part in parts]
@@ -194,7 +195,7 @@ def _renamed(
     for source, target in missing:
         for orphan in orphans:
             base = common_base(source, orphan)
-            if base is not None and not orphan.name.startswith(f"{target}.set-aside"):
+            if base is not None and SET_ASIDE not in orphan.name:
                 return Refusal(
                     subject.name,
                     Ground.DESCENDANT_RENAMED,

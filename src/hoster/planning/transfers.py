@@ -62,13 +62,17 @@ def ahead_of_base(target: Dataset, base: Version) -> tuple[Snapshot, ...]:
     return tuple(s for s in ordered if s.createtxg > own.createtxg)
 
 
+def is_sent_by(snapshot: Snapshot, vm_id: str | None) -> bool:
+    """Whether a snapshot on a target was sent by the source of that VM, by its mark ``hoster:from``."""
+    return vm_id is not None and (snapshot.sent_by or "").partition("/")[0] == vm_id
+
+
 def has_diverged(target: Dataset, base: Version, mode: Mode, vm_id: str | None) -> bool:
     """Whether all that is in the way of an increment from ``base`` was sent from here: the source was rolled
     back since. What somebody else did on the target never counts as that."""
     ahead = ahead_of_base(target, base)
     in_the_way = any(s.written > 0 or mode is Mode.RAW for s in ahead)
-    ours = all((s.sent_by or "").partition("/")[0] == vm_id for s in ahead)
-    return in_the_way and ours and vm_id is not None
+    return in_the_way and all(is_sent_by(s, vm_id) for s in ahead)
 
 
 def plan_anchors(
@@ -112,6 +116,9 @@ def continues_partial(source: Dataset, replica: Dataset, base: Version | None, m
         return f"it was no {mode.value} stream"
     if token.from_guid != (None if base is None else base.guid):
         return "it continued from another version than the newest common one"
+    if base is not None and replica.newest is not None and replica.newest.guid != base.guid:
+        # One that was taken since it broke off stops it for good, one from before would not (seen on 2.3.9).
+        return f"{replica.newest.name} was taken there since"
     if base is not None and through.createtxg <= base.createtxg:
         return f"{through.name} is no newer than what has arrived"
     return through

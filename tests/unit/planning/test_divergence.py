@@ -87,6 +87,12 @@ def test_a_foreign_version_of_one_dataset_refuses_the_parting_of_the_others() ->
     assert f"{TARGET}/d0" in refusal.evidence
 
 
+def test_a_foreign_version_that_changed_nothing_does_not_go_along_into_a_branch() -> None:
+    refusal = refused(subject("a", d0="a"), replica("a! b!+1"), replica("a! x b!", "d0"))
+    assert refusal.ground is Ground.REPLICA_AHEAD
+    assert f"{TARGET}/d0" in refusal.evidence
+
+
 def test_names_that_will_be_set_aside_are_in_nobodys_way() -> None:
     assert cleared(subject("a b' c"), replica("a! b!+1")).parting
     assert refused(subject("a b c"), replica("b' a! d!+1")).ground is Ground.NAME_TAKEN

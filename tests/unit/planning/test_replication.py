@@ -280,6 +280,11 @@ def test_a_stream_that_broke_off_goes_on_and_the_replica_is_not_up_to_date_befor
     assert not is_up_to_date(clearance)
 
 
+def test_a_part_does_not_go_on_where_something_was_taken_on_the_replica_since() -> None:
+    there = partly(replica("a! x"), "a", "b")
+    assert cleared(subject("a b"), there).parts[0].give_up == "x was taken there since"
+
+
 def test_what_arrived_of_a_stream_that_cannot_go_on_is_given_up_even_if_nothing_is_left_to_send() -> None:
     clearance = cleared(subject("a@1"), partly(replica("a!"), "a", "gone"))
     assert clearance.parts[0].give_up == f"tank/vm/web@gone (guid {guid_of('gone'):016x}) is gone here"
