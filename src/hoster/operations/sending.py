@@ -223,8 +223,8 @@ def _send(context: Context, target: ZfsStore, job: Job, observer: Observer, limi
                     case digest:
                         keys[passage.target] = digest
         for passage in job.passages:
-            key = keys.get(passage.target)
-            marks = replace(own, role=Role.REPLICA, parent=parent, mode=passage.mode, key_digest=key)
+            own_mode = {"mode": passage.mode, "key_digest": keys.get(passage.target), "swap": None}
+            marks = replace(own, role=Role.REPLICA, parent=parent, **own_mode)
             properties = properties_of(marks)
             if passage.mode is Mode.PLAIN and job.passages[0].mode is Mode.RAW:
                 # Below a dataset whose key is not loaded it could not be received otherwise (2.3.9).
