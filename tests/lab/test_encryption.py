@@ -16,6 +16,7 @@ pytestmark = pytest.mark.lab
 
 WEB = "tank/vm/web"
 CANARY = "the-canary-that-nobody-may-read-2718281828"
+CONTROL = "a-text-that-lies-open-1618033988"
 
 
 @pytest.fixture
@@ -46,11 +47,11 @@ def write_canary(node: Node) -> None:
     )
 
 
-def found_on_disk(node: Node) -> bool:
-    """Whether the canary is in the raw bytes of the pool's disk, as this machine has them in a file."""
+def found_on_disk(node: Node, text: str = CANARY) -> bool:
+    """Whether a text is in the raw bytes of the pool's disk, as this machine has them in a file."""
     node.run("zpool sync")
     disk = node.directory / "disk-a.raw"
-    return subprocess.run(["grep", "-aqF", CANARY, disk], check=False).returncode == 0
+    return subprocess.run(["grep", "-aqF", text, disk], check=False).returncode == 0
 
 
 def opened_hash(node: Node, key: int) -> str:
@@ -73,8 +74,9 @@ def test_the_target_holds_the_data_without_the_key_and_gives_it_back_with_it(pai
             "raw",
         )
     assert found_on_disk(source) is found_on_disk(target) is False
-    target.run(f"zfs create -o compression=off tank/plain; echo '{CANARY}' >/tank/plain/file")
-    assert found_on_disk(target), "what looks for it finds it"
+    # Another text: what is written to a disk in plain outlives the pools of this test.
+    target.run(f"zfs create -o compression=off tank/plain; echo '{CONTROL}' >/tank/plain/file")
+    assert found_on_disk(target, CONTROL), "what looks for it finds it"
     here = source.run(f"sha256sum </{WEB}/disk0.img").stdout.split()[0]
     assert opened_hash(target, 1) == here
     idle = vm_report(hoster_json(source, f"vm replicate web -e {target.address}"), "web")
