@@ -4,6 +4,7 @@
 # make unit    the tests that need no lab
 # make bench-pump   what a stream costs, and how well a speed limit is kept; `make bench-plan` the same of planning
 # make faults  thousands of runs with accidents on a model of ZFS, each from its seed; minutes
+# make sweep   hoster killed before and after every command of a run, in the lab; many minutes
 # make lab     two nodes to play with, until Ctrl-C
 # make clean   what was built here; `make clean-lab` also the cached images
 
@@ -13,7 +14,7 @@ READY := $(VENV)/.ready
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test check unit lab-test lab bench-pump bench-plan faults host-tools clean clean-lab
+.PHONY: help demo test check unit lab-test lab bench-pump bench-plan faults sweep host-tools clean clean-lab
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -49,6 +50,9 @@ test: check host-tools
 
 lab-test: $(READY) host-tools
 	$(BIN)/pytest -m lab
+
+sweep: $(READY) host-tools
+	HOSTER_SWEEP=every $(BIN)/pytest -s tests/lab/test_interruption.py -k killed
 
 faults: $(READY)
 	$(BIN)/python -m tests.campaign --runs 5000 --seed 1
