@@ -52,7 +52,7 @@ lab-test: $(READY) host-tools
 	$(BIN)/pytest -m lab
 
 sweep: $(READY) host-tools
-	HOSTER_SWEEP=every $(BIN)/pytest -s tests/lab/test_interruption.py -k killed
+	HOSTER_SWEEP=every $(BIN)/pytest -s tests/lab/test_interruption.py tests/lab/test_parting.py -k killed
 
 faults: $(READY)
 	$(BIN)/python -m tests.campaign --runs 5000 --seed 1

@@ -26,7 +26,7 @@ from tests.lab.world import (
 pytestmark = pytest.mark.lab
 
 STEP = 1 if os.environ.get("HOSTER_SWEEP") == "every" else 4
-"""Every so manieth command is a point to be killed at; `make sweep` takes every one."""
+"""How far apart the commands lie at which a run is killed; `make sweep` takes every one."""
 
 HOSTER = "run_module"
 """A word of the command line by which a node's hoster is started, and of nothing else's."""
