@@ -39,7 +39,7 @@ HOSTER = "run_module"
 """A word of the command line by which a node's hoster is started, and of nothing else's."""
 
 _POINTS = 9 if os.environ.get("HOSTER_SWEEP") == "every" else 4
-"""At how many of the commands of a swap hoster is killed, from the first to the last; more in `make sweep`."""
+"""At how many of the commands of a swap hoster is killed, from the first to the last; `make sweep`: more."""
 
 _DEVICE = f"/dev/zvol/{DISK}"
 _AWAIT_DEVICE = f"for i in $(seq 50); do [ -e {_DEVICE} ] && break; sleep 0.1; done"
