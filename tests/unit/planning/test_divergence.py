@@ -93,6 +93,13 @@ def test_a_foreign_version_that_changed_nothing_does_not_go_along_into_a_branch(
     assert f"{TARGET}/d0" in refusal.evidence
 
 
+def test_a_dataset_of_which_only_a_part_has_arrived_does_not_keep_the_others_from_parting() -> None:
+    there = (replica("a! b!+1"), partly(replica("", "d0"), "-", "a"))
+    clearance = cleared(subject("a", d0="a"), *there)
+    assert clearance.parting
+    assert clearance.parts[1].give_up == "the newer part of this replica is set aside first"
+
+
 def test_names_that_will_be_set_aside_are_in_nobodys_way() -> None:
     assert cleared(subject("a b' c"), replica("a! b!+1")).parting
     assert refused(subject("a b c"), replica("b' a! d!+1")).ground is Ground.NAME_TAKEN
