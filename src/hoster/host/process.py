@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+import threading
 from collections.abc import Sequence
 from typing import IO, Protocol
 
@@ -128,10 +129,12 @@ class SystemRunner:
             flow.ending,
         )
 
-    def head(self, argv: Sequence[str], amount: int) -> bytes:
+    def head(self, argv: Sequence[str], amount: int, timeout_s: float = 120.0) -> bytes:
         """The first ``amount`` bytes of what ``argv`` prints, which is killed then; fewer if it ends before.
-        OperationFailed with its words where it fails."""
+        OperationFailed with its words where it fails, or where it outlasts ``timeout_s``."""
         process = self._start(argv, subprocess.DEVNULL)
+        too_late = threading.Timer(timeout_s, process.kill)
+        too_late.start()
         try:
             assert process.stdout is not None
             assert process.stderr is not None
@@ -140,6 +143,7 @@ class SystemRunner:
                 words = " ".join(_text(process.stderr.read(TALK_LIMIT)).split())
                 raise OperationFailed(f"{argv[0]}: {words or f'exit status {process.returncode}'}")
         finally:
+            too_late.cancel()
             _end(process)
         return found
 

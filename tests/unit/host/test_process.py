@@ -288,3 +288,8 @@ def test_a_companion_that_stays_is_killed_after_its_grace(runner: SystemRunner, 
         end(process, grace_s=0.05)
     assert process.returncode == -signal.SIGKILL
     assert time.monotonic() - started < 10
+
+
+def test_a_head_that_never_comes_is_given_up() -> None:
+    with pytest.raises(OperationFailed, match="sleep: exit status -9"):
+        SystemRunner().head(["sleep", "60"], 10, timeout_s=0.2)
