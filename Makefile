@@ -3,8 +3,10 @@
 # make check   formatting, lint, types and layers; seconds
 # make unit    the tests that need no lab
 # make bench-pump   what a stream costs, and how well a speed limit is kept; `make bench-plan` the same of planning
+# make bench-replicate   what many small VMs cost in the lab, and what one channel for all would save; an hour
 # make faults  thousands of runs with accidents on a model of ZFS, each from its seed; minutes
-# make sweep   hoster killed before and after every command of a run, in the lab; many minutes
+# make sweep   everything killed, cut and switched off at every point, and 10,000 snapshots, in the lab; an hour
+# make test-matrix  what depends on OpenZFS, on 2.1, 2.3 and 2.4, and from 2.3 to 2.1; an hour and more
 # make lab     two nodes to play with, until Ctrl-C
 # make clean   what was built here; `make clean-lab` also the cached images
 
@@ -14,7 +16,7 @@ READY := $(VENV)/.ready
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test check unit lab-test lab bench-pump bench-plan faults sweep host-tools clean clean-lab
+.PHONY: help demo test check unit lab-test test-matrix lab bench-pump bench-plan bench-replicate faults sweep host-tools clean clean-lab
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -51,8 +53,12 @@ test: check host-tools
 lab-test: $(READY) host-tools
 	$(BIN)/pytest -m lab
 
+test-matrix: $(READY) host-tools
+	$(BIN)/python -m tests.lab.matrix
+
 sweep: $(READY) host-tools
-	HOSTER_SWEEP=every $(BIN)/pytest -s tests/lab/test_interruption.py tests/lab/test_parting.py -k killed
+	HOSTER_SWEEP=every $(BIN)/pytest -s tests/lab/test_interruption.py tests/lab/test_power_cuts.py \
+	    tests/lab/test_parting.py tests/lab/test_rollback.py tests/lab/test_names.py -k "killed or ten_thousand"
 
 faults: $(READY)
 	$(BIN)/python -m tests.campaign --runs 5000 --seed 1
@@ -63,6 +69,9 @@ bench-pump: $(READY)
 
 bench-plan: $(READY)
 	$(BIN)/python -m bench.plan
+
+bench-replicate: $(READY) host-tools
+	$(BIN)/python -m bench.channel
 
 lab: $(READY) host-tools
 	$(BIN)/python -m lab up

@@ -14,7 +14,7 @@ from lab.errors import LabError
 from lab.image import build_image, cache_directory, clean_cache
 from lab.lab import Lab
 from lab.node import ssh_command
-from lab.release import DEFAULT, RELEASES, release_named
+from lab.release import DEFAULT, RELEASES, releases_named
 from lab.run import LiveRun, live_runs, remove_dead_runs
 
 _DOWN_TIMEOUT_S = 10.0
@@ -27,7 +27,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         match asked.command:
             case "build":
-                print(build_image(release_named(asked.release)).directory)
+                for release in releases_named(asked.release):
+                    print(build_image(release).directory)
             case "up":
                 _up(asked.nodes, asked.release)
             case "ssh":
@@ -49,11 +50,16 @@ def main(arguments: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m lab", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    build = commands.add_parser("build", help="build the nodes' image, unless it is in the cache")
+    build = commands.add_parser("build", help="build the nodes' images, unless they are in the cache")
     up = commands.add_parser("up", help="start nodes and hold them up until Ctrl-C")
     up.add_argument("--nodes", type=int, default=2, metavar="N", help="how many, 1 to 3 (default: 2)")
     for command in (build, up):
-        command.add_argument("--release", choices=RELEASES, default=DEFAULT.name, help="what the nodes run")
+        command.add_argument(
+            "--release",
+            default=DEFAULT.name,
+            metavar="NAME[,NAME...]",
+            help=f"what the nodes run, node1 first: {', '.join(RELEASES)} (default: {DEFAULT.name})",
+        )
     ssh = commands.add_parser("ssh", help="a shell, or one command, in a node that is up")
     ssh.add_argument("node")
     ssh.add_argument("words", nargs=argparse.REMAINDER, metavar="command")
@@ -65,8 +71,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _up(nodes: int, release: str) -> None:
-    with Lab(nodes=nodes, release=release_named(release)) as lab:
+def _up(nodes: int, releases: str) -> None:
+    with Lab(nodes=nodes, releases=releases_named(releases)) as lab:
         lab.reset()
         lab.deploy(_PACKAGE)
         print("Each node has hoster and an empty pool, tank. To log in, from another terminal:")

@@ -14,12 +14,14 @@ __all__ = ["Package", "deploy", "pack"]
 _TARGET = "/usr/local/lib/hoster-src"
 
 # Files keep their times, so that only what has changed is compiled. `sync` because a power cut may follow.
+# Debian 12's Python knows no extraction filters and passes over the attribute; Debian 13's asks for one.
 _UNPACK = f"""
 import compileall, os, pathlib, sys, tarfile
 target = pathlib.Path("{_TARGET}")
 target.mkdir(exist_ok=True)
 with tarfile.open(fileobj=sys.stdin.buffer, mode="r|") as archive:
-    archive.extractall(target, filter="fully_trusted")
+    archive.extraction_filter = lambda member, path: member
+    archive.extractall(target)
     kept = {{target / name for name in archive.getnames()}}
 for path in sorted(target.rglob("*"), reverse=True):
     if "__pycache__" not in path.parts and path not in kept:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab import rootfs
-from lab.identity import write_identities
+from lab.identity import install_identities, make_identities
 from lab.initrd import write_initrd
 from lab.machine import check_machine, check_space
 from lab.mirror import machine_mirror
@@ -27,8 +27,9 @@ from lab.steps import Steps
 
 __all__ = ["Image", "build_image", "cache_directory", "clean_cache"]
 
-_RECIPE = ("identity.py", "image.py", "initrd.py", "release.py", "rootfs.py")
+_RECIPE = ("identity.py", "image.py", "initrd.py", "rootfs.py")
 _COMPILED_FROM = ("guest/init.c", "guest/shim.c")
+_IDENTITIES_FROM = ("identity.py",)
 _DISK_SIZE = "3G"
 _SPACE_NEEDED_GIB = 4
 
@@ -69,14 +70,19 @@ def build_image(release: Release = DEFAULT) -> Image:
 
     Raises LabError when the machine cannot build it; the log of a failed build is kept and named.
     """
-    image = Image(cache_directory() / f"{release.name}-{_recipe_hash(release)}")
-    if image.directory.is_dir():
-        return image
+    cache = cache_directory()
+    identities = cache / f"identities-{_hash(_IDENTITIES_FROM)}"
+    if identities.is_dir():
+        image = _image(release, identities)
+        if image.directory.is_dir():
+            return image
     check_machine()
-    image.directory.parent.mkdir(parents=True, exist_ok=True)
-    with _one_at_a_time(image.directory.parent):
+    cache.mkdir(parents=True, exist_ok=True)
+    with _one_at_a_time(cache):
+        _make_once(identities)
+        image = _image(release, identities)
         if not image.directory.is_dir():
-            _build(release, image)
+            _build(release, identities, image)
     return image
 
 
@@ -88,7 +94,20 @@ def clean_cache() -> None:
             shutil.rmtree(directory)
 
 
-def _build(release: Release, image: Image) -> None:
+def _image(release: Release, identities: Path) -> Image:
+    """Where the image lies that this recipe makes with these identities, built or not."""
+    key = (identities / "key.pub").read_text()
+    return Image(identities.parent / f"{release.name}-{_hash(_recipe_files(), repr(release), key)}")
+
+
+def _make_once(identities: Path) -> None:
+    if not identities.is_dir():
+        with tempfile.TemporaryDirectory(dir=identities.parent, suffix=".building") as work:
+            make_identities(Path(work) / "identities")
+            (Path(work) / "identities").rename(identities)
+
+
+def _build(release: Release, identities: Path, image: Image) -> None:
     cache = image.directory.parent
     for stale in cache.glob("*.building"):
         shutil.rmtree(stale)
@@ -99,14 +118,14 @@ def _build(release: Release, image: Image) -> None:
     with tempfile.TemporaryDirectory(dir=cache, suffix=".building") as work:
         unfinished = Image(Path(work) / "image")
         unfinished.directory.mkdir()
-        _assemble(release, unfinished, Path(work), steps)
+        _assemble(release, identities, unfinished, Path(work), steps)
         unfinished.directory.rename(image.directory)
     log.unlink()
     size_mib = image.disk.stat().st_blocks * 512 / 2**20
     steps.say(f"image ready, {size_mib:.0f} MiB: {image.directory}")
 
 
-def _assemble(release: Release, image: Image, work: Path, steps: Steps) -> None:
+def _assemble(release: Release, identities: Path, image: Image, work: Path, steps: Steps) -> None:
     mirror = machine_mirror()
     node = work / "node"
     steps.say(f"fetching Debian {release.suite} and compiling OpenZFS for it (some minutes)")
@@ -121,7 +140,8 @@ def _assemble(release: Release, image: Image, work: Path, steps: Steps) -> None:
         built = _compiled(release, work, steps)
     steps.say("making it a node")
     rootfs.install_guest(node, built, steps)
-    write_identities(node, image.key)
+    install_identities(identities, node)
+    shutil.copy(identities / "key", image.key)
     write_initrd(node, kernel, built / "init", image.initrd)
     shutil.copy(node / "boot" / f"vmlinuz-{kernel}", image.kernel)
     steps.say("writing the disk image")
@@ -134,7 +154,9 @@ def _compiled(release: Release, work: Path, steps: Steps) -> Path:
 
     It is by far the slowest step, and most changes of a recipe do not concern it.
     """
-    kept = work.parent / f"{release.name}-compiled-{_hash(_COMPILED_FROM, rootfs.COMPILATION, repr(release))}"
+    origin = (release.suite, release.zfs_suite, *rootfs.builder_packages(release))
+    digest = _hash(_COMPILED_FROM, rootfs.COMPILATION, *origin)
+    kept = work.parent / f"{release.name}-compiled-{digest}"
     if kept.is_dir():
         return kept
     builder = work / "builder"
@@ -147,10 +169,10 @@ def _compiled(release: Release, work: Path, steps: Steps) -> Path:
     return kept
 
 
-def _recipe_hash(release: Release) -> str:
+def _recipe_files() -> tuple[str, ...]:
     own = Path(__file__).parent
     guest = sorted(path.relative_to(own).as_posix() for path in rootfs.GUEST.rglob("*") if path.is_file())
-    return _hash((*_RECIPE, *guest), repr(release))
+    return (*_RECIPE, *guest)
 
 
 def _hash(names: tuple[str, ...], *texts: str) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from lab.deploy import deploy, pack
+from lab.emulator import emulator
 from lab.errors import LabError
 from lab.identity import MOST_NODES
 from lab.image import build_image, cache_directory
@@ -29,20 +30,27 @@ _SPACE_GIB = 1
 class Lab:
     """Nodes side by side, node1 onwards, started by `with`; nothing of them outlives it or its process.
 
-    Raises LabError when the machine cannot run them. The first start on a machine builds the image.
+    Each of `releases` is for one node, node1 first; the last is for all that follow. Raises LabError when
+    the machine cannot run them. The first start of a release on a machine builds its image.
     """
 
-    def __init__(self, nodes: int = 2, release: Release = DEFAULT, memory_mib: int = _MEMORY_MIB) -> None:
+    def __init__(
+        self, nodes: int = 2, releases: Sequence[Release] = (DEFAULT,), memory_mib: int = _MEMORY_MIB
+    ) -> None:
         if not 1 <= nodes <= MOST_NODES:
             raise LabError(f"a lab has 1 to {MOST_NODES} nodes, not {nodes}")
+        if not 1 <= len(releases) <= MOST_NODES:
+            raise LabError(f"a lab's nodes run 1 to {MOST_NODES} releases, not {len(releases)}")
         check_machine()
         check_memory(nodes * memory_mib)
         remove_dead_runs()
         check_space(Path(tempfile.gettempdir()), nodes * _SPACE_GIB)
-        image = build_image(release)
-        kvm = kvm_works(image.kernel, image.initrd, cache_directory())
+        self._releases = tuple(releases)
+        self._images = {release: build_image(release) for release in self._releases}
+        probed = self._images[self._releases[0]]
+        kvm = kvm_works(probed.kernel, probed.initrd, cache_directory())
+        self._hardware = Hardware(memory_mib, kvm, emulator(cache_directory()))
         self._run = Run()
-        self._place = Place(self._run, image, Hardware(memory_mib, kvm))
         self.link = Links(self._run, self._in_node)
         self.nodes: list[Node] = []
         self._wanted = nodes
@@ -78,6 +86,10 @@ class Lab:
     def node2(self) -> Node:
         return self["node2"]
 
+    def release_of(self, number: int) -> Release:
+        """What node `number` runs."""
+        return self._releases[min(number, len(self._releases)) - 1]
+
     @property
     def directory(self) -> Path:
         """Where this run keeps its disks, consoles and sockets."""
@@ -87,7 +99,7 @@ class Lab:
         """Start one node more and return it; there can be three."""
         if len(self.nodes) == MOST_NODES:
             raise LabError(f"a lab has {MOST_NODES} nodes at most")
-        check_memory(self._place.hardware.memory_mib)
+        check_memory(self._hardware.memory_mib)
         self._add_nodes(1)
         return self.nodes[-1]
 
@@ -122,7 +134,8 @@ class Lab:
         new = []
         for number in range(len(self.nodes) + 1, len(self.nodes) + count + 1):
             add_taps(self._run, number)
-            new.append(Node(number, self._place, self.link))
+            place = Place(self._run, self._images[self.release_of(number)], self._hardware)
+            new.append(Node(number, place, self.link))
         self.nodes += new
         self._run.tell([node.name for node in self.nodes])
         _side_by_side(Node.start, new)

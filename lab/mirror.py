@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lab.errors import LabError
 
-__all__ = ["Mirror", "machine_mirror"]
+__all__ = ["Mirror", "codename", "machine_mirror"]
 
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _CARRIED_OPTIONS = ("Acquire::http", "Acquire::https", "Acquire::Check", "Acquire::Retries")
@@ -37,13 +37,13 @@ def machine_mirror() -> Mirror:
 
     Raises LabError when the machine is not a Debian or when its apt names no mirror for its release.
     """
-    codename = _codename()
+    own = codename()
     listing = _output(
         ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT) $(SIGNED_BY)"],
     )
     for line in listing.splitlines():
         address, suite, component, *signed_by = line.split()
-        if (suite, component) != (codename, "main"):
+        if (suite, component) != (own, "main"):
             continue
         named = Path(signed_by[0]) if signed_by else _KEYRING
         # The archive's own keyring also holds the keys of newer releases, which a mirror's entry for one
@@ -51,12 +51,13 @@ def machine_mirror() -> Mirror:
         keyring = _KEYRING if _KEYRING.exists() else named
         return Mirror(address=address, keyring=keyring, options=_carried_options())
     raise LabError(
-        f"apt on this machine names no mirror for {codename} main",
+        f"apt on this machine names no mirror for {own} main",
         hint="look at /etc/apt/sources.list and /etc/apt/sources.list.d, then: apt-get update",
     )
 
 
-def _codename() -> str:
+def codename() -> str:
+    """The code name of this machine's Debian. Raises LabError where it is none."""
     facts = dict(
         line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line
     )

@@ -21,10 +21,14 @@ _SOLARIS_ROOT = 0xBF
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """What a node's machine is made of. `memory_mib` is a limit: memory is taken as it is used."""
+    """What a node's machine is made of. `memory_mib` is a limit: memory is taken as it is used.
+
+    `emulator` begins the command line: QEMU's program, and where it finds its firmware.
+    """
 
     memory_mib: int
     kvm: bool
+    emulator: tuple[str, ...]
 
     @property
     def processor(self) -> tuple[str, ...]:
@@ -61,7 +65,7 @@ def qemu_command(image: Image, hardware: Hardware, number: int, directory: Path)
         f"audit=0 systemd.show_status=0 systemd.machine_id={number:032x} lab.node={number}"
     )
     command = [
-        *("qemu-system-x86_64", "-name", f"lab-node{number}", "-nodefaults", "-no-user-config"),
+        *(*hardware.emulator, "-name", f"lab-node{number}", "-nodefaults", "-no-user-config"),
         *("-display", "none", "-smp", "1", "-m", str(hardware.memory_mib), *hardware.processor),
         *("-kernel", str(image.kernel), "-initrd", str(image.initrd), "-append", kernel_line),
         *("-serial", f"file:{directory}/console", "-device", "virtio-rng-pci"),

@@ -16,6 +16,7 @@ from lab.steps import Steps
 __all__ = [
     "COMPILATION",
     "GUEST",
+    "builder_packages",
     "compiled",
     "install_guest",
     "kernel_version",
@@ -26,18 +27,26 @@ __all__ = [
 GUEST = Path(__file__).parent / "guest"
 
 _NODE_PACKAGES = (
+    "cloud-init",  # for its own check of what VMs are told; it does nothing by itself here
     "cron",
     "iproute2",
     "iputils-ping",
     "kmod",
     "openssh-server",
+    "ovmf",
     "procps",
+    "psmisc",
     "python3",
+    "qemu-system-x86",
+    "qemu-utils",
+    "seabios",
     "systemd-sysv",
     "tmux",
     "udev",
 )
 _BUILDER_PACKAGES = ("file", "gcc", "libc6-dev", "make")
+# Tools and libraries are of one version, and some of them have the same name in every release.
+_ZFS_PIN = r"Package: src:zfs-linux\nPin: release n={}\nPin-Priority: 990\n"
 _AUDITED = {"zfs": "/usr/sbin/zfs", "zpool": "/usr/sbin/zpool", "ssh": "/usr/bin/ssh"}
 
 # Neither debug information nor BTF changes the module's code; without them its configure step, which compiles
@@ -85,20 +94,24 @@ python3 -m compileall -q /usr/local/lib || true
 
 def make_node_root(release: Release, mirror: Mirror, root: Path, steps: Steps) -> None:
     """Debian with kernel, OpenZFS's tools and what hoster and tests need; not yet made into a node."""
-    packages = (*_NODE_PACKAGES, release.kernel_package, *release.zfs_packages, *release.packages)
+    packages = (*_NODE_PACKAGES, release.kernel_package, release.zfs_package, *release.packages)
     _bootstrap(release, mirror, root, packages, steps)
     _install_wheels(release, root, steps)
 
 
+def builder_packages(release: Release) -> tuple[str, ...]:
+    """What a builder root is made of; the last one is the module's source."""
+    return (*_BUILDER_PACKAGES, release.headers_package, release.zfs_source_package)
+
+
 def make_builder_root(release: Release, mirror: Mirror, root: Path, steps: Steps) -> None:
     """A C compiler, the kernel's headers and the source of OpenZFS's module, unpacked in /usr/src."""
+    *packages, source = builder_packages(release)
     # DKMS itself is left out: it would compile the same source the same way, but keep a copy of everything.
     fetch_source = (
-        'cd "$1/tmp" && APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" '
-        f"apt-get -q download {release.zfs_source_package} && "
+        f'cd "$1/tmp" && APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get -q download {source} && '
         'for package in *.deb; do dpkg-deb -x "$package" "$1"; done'
     )
-    packages = (*_BUILDER_PACKAGES, release.headers_package)
     _bootstrap(release, mirror, root, packages, steps, f"--customize-hook={fetch_source}")
 
 
@@ -154,8 +167,6 @@ def _bootstrap(
     steps: Steps,
     *options: str,
 ) -> None:
-    pins = [f"{package}/{release.extra_suites[-1]}" for package in release.pinned if package in packages]
-    plain = [package for package in packages if package not in release.pinned]
     steps.run(
         [
             *("mmdebstrap", "--verbose", "--mode=root", "--variant=minbase", "--format=directory"),
@@ -165,11 +176,12 @@ def _bootstrap(
             # Dropping documentation while it is unpacked is quicker than removing it.
             *("--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/doc/*"),
             "--dpkgopt=path-exclude=/usr/share/locale/*",
-            f"--include={','.join([*plain, *pins])}",
+            f"--include={','.join(packages)}",
+            f"--setup-hook=printf '{_ZFS_PIN.format(release.zfs_suite)}' >\"$1/etc/apt/preferences\"",
             *options,
             release.suite,
             root,
-            *mirror.sources((release.suite, *release.extra_suites)),
+            *mirror.sources(release.suites),
         ]
     )
 

@@ -1,7 +1,7 @@
 """The lab for tests: two nodes for the whole run, brought back to their beginning before each test.
 
-A failing test's report shows the pools of all nodes. With --lab-keep the run stops at the first failure and
-holds the nodes up to be looked at.
+What the nodes run is chosen by --lab-releases. A failing test's report shows the pools of all nodes. With
+--lab-keep the run stops at the first failure and holds the nodes up to be looked at.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from lab import Lab, LabError, Node
+from lab.release import DEFAULT, releases_named
 
 _ROOT = Path(__file__).parents[2]
 _PACKAGE = _ROOT / "src/hoster"
@@ -23,6 +24,7 @@ _LOOKS = (
     "zfs list -t all -o name,guid,createtxg,used,refer,userrefs,receive_resume_token,origin,readonly",
 )
 _LAB = pytest.StashKey[Lab]()
+_OPENZFS = pytest.StashKey[str]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -30,6 +32,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--lab-keep",
         action="store_true",
         help="stop at the first failing lab test and hold its nodes up to be looked at",
+    )
+    parser.addoption(
+        "--lab-releases",
+        default=DEFAULT.name,
+        metavar="NAME[,NAME...]",
+        help="what the lab's nodes run, node1 first, the last for all that follow (python -m lab up --help)",
     )
 
 
@@ -42,11 +50,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """Two nodes with this tree's hoster on them; their pools are as the last test left them."""
-    with Lab(nodes=2) as lab:
+    # The option is not known where no file of this directory was named.
+    releases = releases_named(request.config.getoption("--lab-releases", default=DEFAULT.name))
+    with Lab(nodes=2, releases=releases) as lab:
         request.config.stash[_LAB] = lab
+        request.config.stash[_OPENZFS] = "/".join(_openzfs_version(node) for node in lab.nodes)
         _deploy(lab)
         yield lab
         del request.config.stash[_LAB]
+
+
+@pytest.fixture(autouse=True)
+def openzfs_told(request: pytest.FixtureRequest) -> None:
+    """Tells reports which OpenZFS each test has seen, node1's first (the matrix's table shows it)."""
+    if "lab" in request.fixturenames:
+        request.getfixturevalue("lab")
+        request.node.user_properties.append(("openzfs", request.config.stash[_OPENZFS]))
 
 
 @pytest.fixture
@@ -89,6 +108,11 @@ def pytest_runtest_makereport(
     if item.config.getoption("--lab-keep", default=False):
         _hold(item, report, lab)
     return report
+
+
+def _openzfs_version(node: Node) -> str:
+    """The version of the kernel module that a node has loaded, such as 2.3.9."""
+    return node.run("cat /sys/module/zfs/version").stdout.strip().partition("-")[0]
 
 
 def _deploy(lab: Lab) -> None:
