@@ -37,10 +37,12 @@ from __future__ import annotations
 import hashlib
 import re
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from hoster.host.process import Completed, Meter, Piped
 from hoster.model.anchors import TargetKey, anchor_name
@@ -58,6 +60,8 @@ from hoster.model.storage import (
 )
 from hoster.operations.identity import properties_of
 from hoster.zfs.argv import LISTED_PROPERTIES
+
+T = TypeVar("T")
 
 VM_ID = "5b0e6a52-6a3a-4a0e-9a55-c1f0a9f1b001"
 """The identity that every dataset with a role gets in the notation."""
@@ -207,6 +211,16 @@ class ScriptedRunner(Struct):
         said = self._said(command, stdin)
         return Completed(command, said.returncode, said.stdout, said.stderr)
 
+    def read(
+        self,
+        argv: Sequence[str],
+        reader: Callable[[Iterator[str]], T],
+        *,
+        timeout_s: float | None = None,
+    ) -> tuple[T, Completed]:
+        """The lines of what the command says."""
+        return read_whole(self.run(argv, timeout_s=timeout_s), reader)
+
     def pipe(self, producer: Sequence[str], consumer: Sequence[str], meter: Meter) -> Piped:
         """Both ends answer by themselves; what the producer says on its output is what goes through."""
         first = self.run(producer)
@@ -232,6 +246,12 @@ class ScriptedRunner(Struct):
                 return found if isinstance(found, Says) else found(command, stdin)
         before = "".join(f"\n  {' '.join(c)}" for c in self.commands[:-1])
         raise Unscripted(f"no answer is scripted for: {' '.join(command)}\nrun before it:{before or ' none'}")
+
+
+def read_whole(done: Completed, reader: Callable[[Iterator[str]], T]) -> tuple[T, Completed]:
+    """What :meth:`hoster.host.process.Runner.read` gives for a command that ended so, all of it printed."""
+    lines = done.stdout.removesuffix("\n").split("\n") if done.stdout else []
+    return reader(iter(lines)), replace(done, stdout="")
 
 
 class NamedHost(Struct, frozen=True):

@@ -14,13 +14,12 @@ from dataclasses import dataclass, field
 from hoster.model.anchors import TargetKey
 from hoster.model.names import SnapshotType, snapshot_label
 from hoster.model.plan import Outcome, Report
+from hoster.planning.refusals import SET_ASIDE
+from tests.campaign.source import Before, Place, check_source, difference, is_half_moved, seen
 from tests.campaign.world import ACTIVE, TARGET_KEEP, Target, Violation, World, id_of
 from tests.zfsmodel.cluster import HERE
 from tests.zfsmodel.node import ModelNode
 from tests.zfsmodel.state import Dataset, Snapshot, split
-
-Place = tuple[str, str]
-"""A node and a full name on it."""
 
 FOREIGN = "campaign:foreign"
 """A property of snapshots and datasets that somebody else has made on a target."""
@@ -33,7 +32,11 @@ class Act:
     counts: dict[SnapshotType, int]
     target: Target | None = None
     asked_for: str = ""
+    moves: bool = False
+    """A VM goes back, or is brought back: its datasets change, and nothing of them is lost."""
     raced: bool = False
+    before: Before | None = None
+    """How it was; of a command that finishes what another one began, before that one."""
     drops: list[Place] = field(default_factory=list)
     names: dict[str, int] = field(default_factory=dict)
 
@@ -50,6 +53,8 @@ class Judge:
     loose: set[tuple[Target, int]] = field(default_factory=set)
     """Whose anchor somebody has destroyed by hand, by a rollback for one."""
     content: dict[int, str] = field(default_factory=dict)
+    agreed: set[tuple[Target, str, int]] = field(default_factory=set)
+    """Replicas of which somebody has said that they may open with another key, and with which."""
     beside: dict[Place, object] = field(default_factory=dict)
     acts: list[Act | None] = field(default_factory=list)
 
@@ -63,9 +68,11 @@ class Judge:
     @contextmanager
     def watching(self, act: Act) -> Iterator[None]:
         """hoster is at work in this block."""
-        before = self._source_state()
+        before = act.before = act.before or seen(self.world)
         versions = self._versions()
+        act.moves = act.moves or is_half_moved(self.world)
         foreign = self._foreign_places()
+        keys = self._keys_of_replicas()
         outer = self.acts[-1] if self.acts else None
         act.raced = act.raced or outer is not None
         self.acts.append(act)
@@ -75,18 +82,14 @@ class Judge:
             self.acts.pop()
         if act.raced:
             return
-        after = self._source_state()
-        if after != before:
-            raise Violation("the source's datasets or data", "as they were", _difference(before, after))
+        self._look_at_keys(keys)
+        check_source(self.world, before, moved=act.moves)
         dropped = set(act.names.values())
         now = self._versions()
         for (node, guid), name in versions.items():
             if (node, guid) not in now and guid not in dropped:
                 raise Violation("every version stays", f"{name} on {node}", "it is gone")
-        for (node, guid), name in self._foreign_places().items():
-            came_from = foreign.get((node, guid), name)
-            if ".branch-" in name and ".branch-" not in came_from and self._is_on_source(node, came_from):
-                raise Violation("somebody else's work", f"{came_from} stays or is refused", f"in {name}")
+        self._look_at_foreign(foreign, self._foreign_places())
 
     @contextmanager
     def by_hand(self) -> Iterator[None]:
@@ -114,7 +117,7 @@ class Judge:
                 raise Violation("what was reported replicated", reported[guid], f"gone from {target.node}")
         beside = self._beside()
         if beside != self.beside:
-            raise Violation("what is nobody's business", "untouched", _difference(self.beside, beside))
+            raise Violation("what is nobody's business", "untouched", difference(self.beside, beside))
         self._look_at_bases(by_hand=by_hand)
 
     def hear(self, report: Report, act: Act) -> None:
@@ -136,11 +139,32 @@ class Judge:
             if vm.outcome in {Outcome.DONE, Outcome.UNCHANGED} and not act.raced:
                 self._is_complete(act.target, vm.vm)
 
+    def agree(self, target: Target, replica: str) -> None:
+        """Somebody says that a replica may open with the key that its source has now, and no other."""
+        for source in self.world.all_sources():
+            if target.name_of(source.name) == replica and source.key_root is not None:
+                self.agreed.add((target, replica, source.key_root.wrapping))
+
     def common(self, target: Target, source: Dataset) -> list[Snapshot]:
         """The versions of the replica that its source still has, if only as bookmarks; oldest first."""
         replica = self.world.replica(target, source)
         known = versions_of(source)
         return [] if replica is None else [one for one in replica.snapshots if one.guid in known]
+
+    def _keys_of_replicas(self) -> dict[tuple[Target, str], int]:
+        """With which key each replica opens that brought its own along."""
+        return {
+            (target, replica.name): replica.key_root.wrapping
+            for target in self.world.targets
+            for replica in self.world.node_of(target).datasets.values()
+            if replica.name.startswith(f"{target.home}/") and replica.key_root is not None
+        }
+
+    def _look_at_keys(self, before: dict[tuple[Target, str], int]) -> None:
+        for (target, name), key in self._keys_of_replicas().items():
+            agreed = (target, name, key) in self.agreed or ".branch-" in name
+            if before.get((target, name), key) != key and not agreed:
+                raise Violation(f"{name} on {target.node}", "opens with the key it had", "another")
 
     def _is_complete(self, target: Target, vm: str) -> None:
         for source in self.world.datasets_of(vm):
@@ -158,7 +182,7 @@ class Judge:
         sources = {dataset.guid: dataset for dataset in self.world.all_sources()}
         for target, guid in list(self.shared):
             source = sources.get(guid)
-            there = self._guids_on(target)
+            there = self._guids_on(target, set_aside=False)
             if source is not None and not there.isdisjoint(versions_of(source)):
                 continue
             self.shared.discard((target, guid))
@@ -238,10 +262,14 @@ class Judge:
         if len(newer) < keep:
             raise Violation(f"{what}, among the newest {keep}", "kept", "destroyed")
 
-    def _guids_on(self, target: Target) -> set[int]:
-        node = self.world.node_of(target)
-        within = f"{target.home}/"
-        return {one.guid for d in node.datasets.values() if d.name.startswith(within) for one in d.snapshots}
+    def _guids_on(self, target: Target, *, set_aside: bool = True) -> set[int]:
+        """What lies in the home of a target, with or without what was set aside by hand."""
+        inside = [
+            one
+            for one in self.world.node_of(target).datasets.values()
+            if one.name.startswith(f"{target.home}/")
+        ]
+        return {s.guid for one in inside if set_aside or SET_ASIDE not in one.name for s in one.snapshots}
 
     def _versions(self) -> dict[tuple[str, int], str]:
         return {
@@ -251,14 +279,31 @@ class Judge:
             for snapshot in dataset.snapshots
         }
 
-    def _foreign_places(self) -> dict[tuple[str, int], str]:
-        return {
-            (node.name, snapshot.guid): dataset.name
-            for node in self.world.cluster.nodes.values()
-            for dataset in node.datasets.values()
-            for snapshot in dataset.snapshots
-            if FOREIGN in snapshot.properties
-        }
+    def _look_at_foreign(
+        self, before: dict[tuple[str, int], tuple[str, str]], now: dict[tuple[str, int], tuple[str, str]]
+    ) -> None:
+        """What somebody else has made on a target keeps its name, and does not go along into a branch."""
+        for (node, guid), (name, short) in before.items():
+            becomes = now.get((node, guid), (name, short))[0]
+            moved = becomes != name and (not short or self._is_on_source(node, name))
+            if moved and (not short or ".branch-" in becomes):
+                raise Violation("somebody else's work", f"{name} stays or is refused", f"in {becomes}")
+
+    def _foreign_places(self) -> dict[tuple[str, int], tuple[str, str]]:
+        """Datasets and snapshots that somebody else has made, by node and GUID: the dataset's name, and the
+        snapshot's. What was put into a half done swap is left out: that has to be gone on with."""
+        found: dict[tuple[str, int], tuple[str, str]] = {}
+        for node in self.world.cluster.nodes.values():
+            swapping = [f"{one.name}/" for one in node.datasets.values() if "hoster:swap" in one.properties]
+            for dataset in node.datasets.values():
+                if any(f"{dataset.name}/".startswith(root) for root in swapping):
+                    continue
+                if FOREIGN in dataset.properties:
+                    found[node.name, dataset.guid] = dataset.name, ""
+                for one in dataset.snapshots:
+                    if FOREIGN in one.properties:
+                        found[node.name, one.guid] = dataset.name, one.name
+        return found
 
     def _is_on_source(self, node: str, name: str) -> bool:
         return any(
@@ -267,13 +312,6 @@ class Judge:
             if target.node == node
             for source in self.world.all_sources()
         )
-
-    def _source_state(self) -> dict[Place, object]:
-        return {
-            (HERE, one.name): (one.guid, one.content.digest, dict(one.properties))
-            for one in self.world.source.datasets.values()
-            if one.name.startswith(f"{ACTIVE}/")
-        }
 
     def _beside(self) -> dict[Place, object]:
         """What is no VM's: hoster has no business there."""
@@ -313,12 +351,3 @@ def _spans(source: Dataset) -> dict[TargetKey, list[int]]:
         if _is_anchor(mark.name):
             spans.setdefault(TargetKey(int(mark.name.split("-")[1], 16)), []).append(mark.createtxg)
     return spans
-
-
-def _difference(before: dict[Place, object], after: dict[Place, object]) -> str:
-    names = sorted(
-        place
-        for place in before.keys() | after.keys()
-        if (place in before) != (place in after) or before.get(place) != after.get(place)
-    )
-    return ", ".join(f"{name} on {node}" for node, name in names)

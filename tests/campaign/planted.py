@@ -16,12 +16,13 @@ from unittest.mock import patch
 from msgspec.structs import replace
 
 from hoster.model.anchors import needed_by_targets
-from hoster.model.plan import DestroySnapshot, Send
-from hoster.model.storage import Dataset, Snapshot, Version
+from hoster.model.plan import DestroySnapshot, Refusal, Send
+from hoster.model.storage import Dataset, Mode, Snapshot, Version
 from hoster.operations import bookkeeping, sending, snapshots
 from hoster.operations import replicate as replicating
+from hoster.operations import rollback as rolling_back
 from hoster.operations.job import Job, Passage
-from hoster.planning import refusals, replication, retention, transfers
+from hoster.planning import parting, refusals, replication, retention, transfers
 from hoster.zfs import argv, parse
 from hoster.zfs.store import ZfsStore
 from tests.campaign.run import Result, run
@@ -202,6 +203,14 @@ def _keeping_one_more(before: Any) -> Any:
     return plan
 
 
+def _any_key(before: Any) -> Any:
+    def check(source: ZfsStore, target: ZfsStore, job: Job, passage: Passage) -> Any:
+        digest = before(source, target, job, passage)
+        return "0" if isinstance(digest, Refusal) else digest
+
+    return check
+
+
 def _first_only(before: Any) -> Any:
     def send(context: Any, target: Any, job: Job, observer: Any, limit: Any) -> None:
         passages = job.passages
@@ -224,6 +233,7 @@ _BASES: tuple[Place, ...] = (
     (transfers, "common_base"),
     (replication, "common_base"),
     (refusals, "common_base"),
+    (parting, "common_base"),
     (bookkeeping, "common_base"),
 )
 _NEEDED: tuple[Place, ...] = ((retention, "needed_by_targets"), (snapshots, "needed_by_targets"))
@@ -252,6 +262,7 @@ DEFECTS: tuple[Defect, ...] = (
     ),
     Defect("one too many is pruned", ((snapshots, "plan_retention"),), _keeping_one_more),
     Defect("a swap destroys what is newer", ((sending, "swap"),), _destroying_swap),
+    Defect("a VM that goes back loses what is newer", ((rolling_back, "swap"),), _destroying_swap),
     Defect("a swap forgets what lies below", ((sending, "swap"),), _swap_of_the_root),
     Defect("a swap that was killed is not finished", ((replicating, "finish_left"),), _always({})),
     Defect(
@@ -262,7 +273,14 @@ DEFECTS: tuple[Defect, ...] = (
     Defect("only the VM's own dataset is sent", ((sending, "_send"),), _first_only),
     Defect("what arrives is not marked", ((ZfsStore, "mark"),), _always(())),
     Defect("datasets of others are taken over", ((refusals, "_not_ours"),), _always(None)),
-    Defect("a renamed dataset is sent again", ((replication, "_renamed"),), _always(None)),
+    Defect(
+        "somebody else's dataset goes along into a branch", ((parting, "_would_be_moved"),), _always(None)
+    ),
+    Defect("a changed key is carried over unasked", ((sending, "check_key"),), _any_key),
+    Defect("what is encrypted is sent decrypted", ((refusals.Terms, "mode_of"),), _always(Mode.PLAIN)),
+    Defect("plain data go below a raw replica unasked", ((refusals, "_would_be_readable"),), _always(None)),
+    Defect("raw and plain streams are mixed", ((refusals, "_other_mode"),), _always(None)),
+    Defect("a renamed dataset is sent again", ((replication, "refuse_renamed"),), _always(None)),
     Defect("a VM with any base is up to date", ((replicating, "is_up_to_date"),), _always(True)),
     Defect("the program destroys in spite of anchors", ((programs, "re"),), lambda before: _NoAnchors),
 )

@@ -10,6 +10,7 @@ from hoster.errors import Busy, OperationFailed, Refused
 from hoster.model.names import SnapshotType
 from hoster.model.plan import Outcome, Report
 from hoster.operations.snapshots import SnapshotRequest, destroy_snapshot, snapshot_all, snapshot_one
+from tests.campaign.going_back import GoingBack
 from tests.campaign.judge import FOREIGN, Act, Judge
 from tests.campaign.world import ACTIVE, DESCENDANTS, VOLUMES, Violation, World
 from tests.zfsmodel.command import command
@@ -39,6 +40,8 @@ class Steps:
     def prepare(self) -> None:
         """Makes sure that a replication has something to do: it may have to set a branch aside, too."""
         with self.judge.by_hand():
+            if self.world.random.random() < 0.7:
+                self.world.load_keys()
             if self.world.random.random() < 0.4:
                 self.rollback()
             self.write()
@@ -46,8 +49,9 @@ class Steps:
 
     def write(self) -> None:
         dataset = self.any_source()
-        self.note(f"write to {dataset.name}")
-        self.world.source.write(dataset.name, self.world.random.choice((5000, 100_000)))
+        with suppress(Failed):  # its key may be unloaded
+            self.world.source.write(dataset.name, self.world.random.choice((5000, 100_000)))
+            self.note(f"write to {dataset.name}")
 
     def snapshot_all(self) -> None:
         stype, keep = self.world.random.choice(_TYPES), self.world.random.randint(1, 3)
@@ -71,6 +75,12 @@ class Steps:
             self.note(f"hoster snapshot destroy {vm} {name}")
             act = Act({}, asked_for=name)
             self.hoster(act, lambda: destroy_snapshot(self.world.context, vm, name))
+
+    def go_back(self) -> None:
+        GoingBack(self.world, self.judge).to_snapshot()
+
+    def bring_back(self) -> None:
+        GoingBack(self.world, self.judge).to_branch()
 
     def hoster(self, act: Act, command: Callable[[], Report]) -> None:
         """Runs a command of hoster's that needs no target."""
@@ -127,22 +137,35 @@ class Steps:
         vm = self.world.random.choice(self.world.vms)
         short = self.world.random.choice(DESCENDANTS)
         name = f"{ACTIVE}/{vm}/{short}"
-        words = ("-V", "1M") if short in VOLUMES else ()
+        words: tuple[str, ...] = ("-V", "1M") if short in VOLUMES else ()
+        encryption = self.world.random.choices(("", "on", "off"), (8, 1, 1))[0]
+        words += ("-o", f"encryption={encryption}") if encryption else ()
         if self.zfs(self.world.source, "create", *words, name) and self.world.random.random() < 0.7:
-            self.world.source.write(name, 5000)
+            with suppress(Failed):
+                self.world.source.write(name, 5000)
 
-    def destroy_descendant(self) -> None:
+    def exchange_descendant(self) -> None:
+        """Somebody makes a dataset anew, encrypted if it was not, and the other way round."""
+        gone = self.destroy_descendant()
+        if gone is not None:
+            words = ("-V", "1M") if gone.kind is Kind.VOLUME else ()
+            encryption = f"encryption={'off' if gone.encrypted else 'on'}"
+            self.zfs(self.world.source, "create", *words, "-o", encryption, gone.name)
+
+    def destroy_descendant(self) -> Dataset | None:
+        """The dataset that is gone, if any."""
         dataset = self.any_source()
         node = self.world.source
         if dataset.name.count("/") < 3 or node.below(dataset.name):
-            return
+            return None
         if any(one.holds or node.clones_of(one) for one in dataset.snapshots):
-            return
+            return None
         self.note(f"zfs destroy -r {dataset.name}")
         for one in list(dataset.snapshots):
             node.drop(dataset, one, "destroy -r")
         dataset.bookmarks.clear()
         command(node, ("zfs", "destroy", dataset.name))
+        return dataset
 
     def rename_descendant(self) -> None:
         dataset = self.any_source()
@@ -150,6 +173,24 @@ class Steps:
         if short:
             becomes = self.world.random.choice([one for one in (*DESCENDANTS, "renamed") if one != short])
             self.zfs(self.world.source, "rename", dataset.name, f"{ACTIVE}/{vm}/{becomes}")
+
+    def change_key(self) -> None:
+        """Somebody gives an encrypted dataset, and all that inherits from it, another key."""
+        root = self.any_source().key_root
+        if root is not None:
+            self.zfs(self.world.source, "change-key", root.name)
+
+    def unload_key(self) -> None:
+        root = self.any_source().key_root
+        if root is not None:
+            for one in (root, *self.world.source.below(root.name)):
+                if one.mounted and one.key_root is root:
+                    self.zfs(self.world.source, "unmount", one.name)
+            self.zfs(self.world.source, "unload-key", root.name)
+
+    def load_keys(self) -> None:
+        self.note("all keys are loaded by hand, here and of what the replicas lie in")
+        self.world.load_keys()
 
     def hold(self) -> None:
         node, words = self.any_version("hold", "keep")
@@ -201,7 +242,7 @@ class Steps:
         """Somebody has a dataset of their own where a replica would go."""
         target = self.world.random.choice(self.world.targets)
         vm = self.world.random.choice(self.world.vms)
-        short = self.world.random.choice(("", "/disk0", "/data", "/logs"))
+        short = self.world.random.choice(("", "/disk0", "/data", "/logs", "/theirs", "/theirs"))
         node, name = self.world.node_of(target), f"{target.home}/{vm}{short}"
         if name not in node.datasets and self.zfs(node, "create", "-o", f"{FOREIGN}=yes", name):
             with suppress(Failed):
@@ -236,11 +277,13 @@ class Steps:
         self.world.trace.append(f"    {words}")
 
 
-_TABLE: tuple[tuple[Callable[[Steps], None], int], ...] = (
+_TABLE: tuple[tuple[Callable[[Steps], object], int], ...] = (
     (Steps.write, 24),
     (Steps.snapshot_all, 14),
     (Steps.snapshot_one, 8),
     (Steps.destroy_one, 3),
+    (Steps.go_back, 3),
+    (Steps.bring_back, 2),
     (Steps.foreign_name, 3),
     (Steps.destroy_by_hand, 4),
     (Steps.rollback, 5),
@@ -252,8 +295,14 @@ _TABLE: tuple[tuple[Callable[[Steps], None], int], ...] = (
     (Steps.clone, 2),
     (Steps.foreign_snapshot, 2),
     (Steps.foreign_data, 1),
-    (Steps.squat, 1),
+    (Steps.squat, 2),
+    (Steps.exchange_descendant, 1),
+    (Steps.change_key, 2),
+    (Steps.unload_key, 2),
+    (Steps.load_keys, 4),
 )
 _STEPS = [step for step, _ in _TABLE]
 _WEIGHTS = [weight for _, weight in _TABLE]
-_HOSTERS = frozenset({Steps.snapshot_all, Steps.snapshot_one, Steps.destroy_one})
+_HOSTERS = frozenset(
+    {Steps.snapshot_all, Steps.snapshot_one, Steps.destroy_one, Steps.go_back, Steps.bring_back}
+)

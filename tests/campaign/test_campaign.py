@@ -21,7 +21,15 @@ def test_a_seed_stands_for_one_run() -> None:
     assert once.tally == again.tally
 
 
-@pytest.mark.parametrize("name", ["receive is forced", "a failed stream is no failure"])
-def test_a_planted_defect_is_found(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        ("receive is forced", 1),
+        ("a failed stream is no failure", 3),
+        ("a changed key is carried over unasked", 3),
+        ("plain data go below a raw replica unasked", 11),
+    ],
+)
+def test_a_planted_defect_is_found(name: str, first: int) -> None:
     defect = next(one for one in DEFECTS if one.name == name)
-    assert hunt(defect, 1, 5) is not None
+    assert hunt(defect, first, 5) is not None

@@ -5,6 +5,7 @@ hoster's real use cases run here on the model of ZFS. Everything random comes fr
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,11 +19,13 @@ from hoster.host.locks import Locks
 from hoster.host.process import Completed, Meter, Piped
 from hoster.host.reach import LocalHost
 from hoster.host.ssh import SshOptions
+from hoster.hypervisors.protocol import Guest, GuestRef, Plan, Running
 from hoster.model.anchors import TargetKey
 from hoster.model.names import Endpoint, SnapshotType
 from hoster.model.plan import VmReport
 from hoster.operations.context import Context
 from hoster.operations.request import ReplicationRequest
+from hoster.planning.refusals import Terms
 from hoster.testing import NamedHost
 from hoster.zfs.store import ZfsStore
 from tests.zfsmodel.cluster import HERE, Killed, ModelCluster
@@ -32,6 +35,9 @@ from tests.zfsmodel.state import Dataset
 ACTIVE = "tank/vm"
 NAMES = ("web", "web2", "db")
 """VMs; one has a name that another's begins with."""
+
+HOMES = {"backup/vm": HERE, ACTIVE: "b", "pool/hosted/replicas": "c"}
+"""Where replicas may lie, and on which node."""
 
 DESCENDANTS = ("data", "disk0", "data/deep", "logs")
 VOLUMES = frozenset({"disk0"})
@@ -49,18 +55,20 @@ class Violation(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where replicas go: the node, and the dataset on it that they lie in."""
+    """Where replicas go: the node, and the dataset on it that they lie in; ``no_raw`` if encrypted VMs are
+    sent decrypted, which by a slip can be otherwise in one run."""
 
     node: str
     home: str
+    no_raw: bool = field(default=False, compare=False)
 
     def name_of(self, source: str) -> str:
         """The replica of a dataset of the source."""
         return f"{self.home}{source.removeprefix(ACTIVE)}"
 
-    @property
-    def request(self) -> ReplicationRequest:
-        return ReplicationRequest(SshOptions(Endpoint(self.node)), target_dataset=self.home)
+    def request(self, *, allow_plain_child: bool) -> ReplicationRequest:
+        terms = Terms(no_raw=self.no_raw, allow_plain_child=allow_plain_child)
+        return ReplicationRequest(SshOptions(Endpoint(self.node)), target_dataset=self.home, terms=terms)
 
 
 class MemoryLocks(Locks):
@@ -68,17 +76,19 @@ class MemoryLocks(Locks):
 
     def __init__(self) -> None:
         super().__init__(Path("/nowhere"))
-        self._held: set[str] = set()
+        self._held: dict[str, list[bool]] = {}
+        """Of each lock, who has it: whether it is shared."""
 
     @contextmanager
-    def hold(self, what: str, *, holder: str, wait_s: float = 0.0) -> Iterator[None]:
-        if what in self._held:
+    def hold(self, what: str, *, holder: str, wait_s: float = 0.0, shared: bool = False) -> Iterator[None]:
+        holders = self._held.setdefault(what, [])
+        if holders and not (shared and all(holders)):
             raise Busy(f"{what} is under way")
-        self._held.add(what)
+        holders.append(shared)
         try:
             yield
         finally:
-            self._held.discard(what)
+            holders.pop()
 
 
 @dataclass
@@ -121,6 +131,24 @@ class CampaignContext(Context, frozen=True):
             yield lambda: ZfsStore(NamedHost(str(options.endpoint)), self.runner)
 
 
+class Nothing:
+    """A hypervisor on which no VM ever runs."""
+
+    name = "nothing"
+
+    def running(self, ref: GuestRef) -> None:
+        """Never."""
+
+    def plan(self, guest: Guest) -> Plan:
+        raise AssertionError("nothing is started here")
+
+    def start(self, guest: Guest) -> Running:
+        raise AssertionError("nothing is started here")
+
+    def stop(self, ref: GuestRef, *, force: bool, limit_s: float) -> bool:
+        return False
+
+
 class Quiet:
     """Watches a run and says nothing."""
 
@@ -146,10 +174,16 @@ class World:
     cluster: MortalCluster = field(init=False)
     context: CampaignContext = field(init=False)
     serial: int = 0
+    events: Counter[str] = field(default_factory=Counter)
+    """What has happened how often, of what is worth counting."""
+    readable: set[Target] = field(default_factory=set)
+    """Targets on which the plain datasets of encrypted VMs may lie readable."""
 
     def __post_init__(self) -> None:
         self.vms = NAMES[: self.random.randint(1, 3)]
-        choices = (Target("b", ACTIVE), Target(HERE, "backup/vm"), Target("c", "pool/hosted/replicas"))
+        sealed = self.random.random() < 0.4
+        strange = Target("c", "pool/hosted/replicas", no_raw=sealed and self.random.random() < 0.5)
+        choices = (Target("b", ACTIVE), Target(HERE, "backup/vm"), strange)
         self.targets = tuple(self.random.sample(choices, self.random.randint(1, 2)))
         self.cluster = MortalCluster(
             {
@@ -159,7 +193,7 @@ class World:
             },
             shuffle=Random(self.random.random()),
         )
-        self._populate()
+        self._populate(sealed=sealed)
         self.context = CampaignContext(
             Settings(Path("/nowhere"), (ACTIVE,), replication=ReplicationSettings(SOURCE_KEEP, TARGET_KEEP)),
             "node1",
@@ -167,6 +201,7 @@ class World:
             ZfsStore(LocalHost(), self.cluster),
             MemoryLocks(),
             now=lambda: self.clock,
+            driver=Nothing(),
         )
 
     @property
@@ -175,6 +210,10 @@ class World:
 
     def node_of(self, target: Target) -> ModelNode:
         return self.cluster.nodes[target.node]
+
+    def is_sealed(self, target: Target) -> bool:
+        """Whether what is received there gets encrypted by the target."""
+        return self.node_of(target).datasets[target.home].encrypted
 
     def key_of(self, target: Target) -> TargetKey:
         return TargetKey(self.node_of(target).datasets[target.home].guid)
@@ -198,13 +237,26 @@ class World:
         self.serial += 1
         return self.serial
 
-    def _populate(self) -> None:
-        """VMs with their marks, and others' datasets beside them; where replicas lie bears misleading
-        marks, which are only inherited by what lies in it."""
+    def load_keys(self) -> None:
+        """Somebody loads all keys and mounts what mounts by itself; of replicas that were received raw, which
+        nobody opens, only at the source."""
+        for node in self.cluster.nodes.values():
+            for dataset in node.datasets.values():
+                here = node is self.source and dataset.name.startswith(f"{ACTIVE}/")
+                if dataset.key_root is dataset and (here or dataset.name in HOMES):
+                    dataset.key_loaded = True
+            for dataset in node.datasets.values():
+                if not dataset.mounted:
+                    node.mount(dataset)
+
+    def _populate(self, *, sealed: bool) -> None:
+        """VMs with their marks, some of them encrypted, and others' datasets beside them; where replicas
+        lie bears misleading marks, which are only inherited by what lies in it, and may be encrypted."""
         misleading = {"hoster:id": id_of("web"), "hoster:role": "replica", "hoster:from": f"{id_of('web')}/1"}
-        for name, home in ((HERE, "backup/vm"), ("b", ACTIVE), ("c", "pool/hosted/replicas")):
+        for home, name in HOMES.items():
             node = self.cluster.nodes[name]
-            node.create(home, misleading, parents=True)
+            encryption = {"encryption": "on"} if name == "c" and sealed else {}
+            node.create(home, misleading | encryption, parents=True)
             node.datasets[home].properties.update(misleading)
             node.create(f"{home}/web-of-others", {})
             node.write(f"{home}/web-of-others", 1000)
@@ -218,7 +270,8 @@ class World:
             self.source.snapshot([f"{name}@hourly_2024-01-01_00-00-00"], {})
         for vm in self.vms:
             marks = {**MARKS, "hoster:id": id_of(vm), "hoster:production": "yes"}
-            self.source.create(f"{ACTIVE}/{vm}", marks)
+            encryption = {"encryption": "on"} if self.random.random() < 0.4 else {}
+            self.source.create(f"{ACTIVE}/{vm}", marks | encryption)
             self.source.write(f"{ACTIVE}/{vm}", 100_000)
 
 

@@ -54,7 +54,7 @@ def test_adopt_makes_a_vm_that_list_and_info_show(node: Node) -> None:
     assert "vnc_password" not in info["config"]
     assert "🔴" in hoster(node, "vm list").stdout
     node.run("sleep 60 </tank/vm/web/disk0.img >/dev/null 2>&1 &")
-    assert hoster(node, "vm list -u").stdout.split()[2] == "🟢"
+    assert hoster(node, "vm list -u").stdout.split()[2] == "🟡"
     (listed,) = hoster_json(node, "vm list")
     assert listed["id"] == value(node, "tank/vm/web", "hoster:id")
 

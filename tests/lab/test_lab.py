@@ -43,7 +43,7 @@ def test_nodes_run_real_openzfs_each_with_its_own_name_and_host_id(lab: Lab) -> 
         version, name, host_id, zone = node.run(
             "cat /sys/module/zfs/version; hostname; hostid; date +%Z"
         ).stdout.split()
-        assert version.startswith("2.3.")
+        assert version.startswith(f"{lab.release_of(node.number).zfs}.")
         assert (name, zone) == (node.name, "UTC")
         host_ids.add(host_id)
     assert len(host_ids) == len(lab.nodes)

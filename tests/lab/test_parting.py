@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import json
 import os
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pytest
 
 from lab.audit import Started
 from lab.lab import Lab
 from lab.node import Node
+from tests.lab.histories import (
+    DISK,
+    FIRST,
+    HOSTER,
+    LOGS,
+    WEB,
+    branch_names,
+    every_guid,
+    settings,
+    until,
+    volume_hash,
+    write_volume,
+)
 from tests.lab.world import (
     DATASET,
     disk_hash,
@@ -30,19 +42,8 @@ from tests.lab.world import (
 
 pytestmark = pytest.mark.lab
 
-WEB = f"{DATASET}/web"
-DISK, LOGS = f"{WEB}/d0", f"{WEB}/logs"
-FIRST = "custom_2026-01-01_00-00-00"
-"""The version that the VM goes back to."""
-
-HOSTER = "run_module"
-"""A word of the command line by which a node's hoster is started, and of nothing else's."""
-
 _POINTS = 9 if os.environ.get("HOSTER_SWEEP") == "every" else 4
 """At how many of the commands of a swap hoster is killed, from the first to the last; `make sweep`: more."""
-
-_DEVICE = f"/dev/zvol/{DISK}"
-_AWAIT_DEVICE = f"for i in $(seq 50); do [ -e {_DEVICE} ] && break; sleep 0.1; done"
 
 
 @pytest.fixture
@@ -51,56 +52,14 @@ def pair(fresh_lab: Lab) -> Lab:
     return fresh_lab
 
 
-def write_volume(node: Node, kib: int = 128) -> None:
-    node.run(
-        f"{_AWAIT_DEVICE}; dd if=/dev/urandom of={_DEVICE} bs=64k count={kib // 64} conv=fsync status=none"
-    )
-
-
-def volume_hash(node: Node) -> str:
-    """SHA-256 of the volume, shown as a device for it where it has none; what is set locally is put back."""
-    kept = node.run(f"zfs get -H -s local -o value volmode {DISK}").stdout.strip()
-    node.run(f"zfs set volmode=default {DISK}")
-    said = node.run(f"{_AWAIT_DEVICE}; sha256sum <{_DEVICE}").stdout.split()[0]
-    node.run(f"zfs set volmode={kept} {DISK}" if kept else f"zfs inherit volmode {DISK}")
-    return said
-
-
 def roll_back(node: Node, parts: Sequence[str], version: str = FIRST) -> None:
     """As an administrator does it: each dataset by itself, newer versions and bookmarks destroyed."""
     node.run(" && ".join(f"zfs rollback -r {part}@{version}" for part in parts))
 
 
-def every_guid(node: Node) -> set[str]:
-    """The GUIDs of all snapshots of the pool, wherever they are."""
-    return set(node.run("zfs list -Hp -r -t snapshot -o guid tank").stdout.split())
-
-
-def settings(node: Node, parts: Sequence[str]) -> list[str]:
-    """What is set on each dataset itself, and who may do what with it; intents of a swap are seen as well."""
-    asked = " ".join(parts)
-    listed = node.run(
-        f"zfs get -Hp -s local -o name,property,value all {asked};"
-        f" for part in {asked}; do zfs allow $part; done"
-    )
-    return sorted(listed.stdout.splitlines())
-
-
 def versions(node: Node) -> str:
     """The versions of the VM's datasets by name and GUID."""
     return node.run(f"zfs list -Hp -r -t snapshot -o name,guid -s name {WEB}").stdout
-
-
-def branch_names(node: Node) -> list[str]:
-    """The names of the branches, the oldest first."""
-    return [branch["name"] for branch in hoster_json(node, "vm branches web")]
-
-
-def until(happened: Callable[[], object], *, within_s: float = 30.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not happened():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.2)
 
 
 def test_what_was_newer_is_a_branch_and_the_replica_goes_on_incrementally(pair: Lab) -> None:

@@ -15,14 +15,18 @@ pytestmark = pytest.mark.lab
 
 STEPS = 30
 _NATIVES = ("type", "guid", "createtxg", "origin", "userrefs", "clones", "receive_resume_token")
+_KEYS = ("encryption", "encryptionroot", "keystatus")
 _LOOK = (
     *("zfs", "get", "-Hp", "-r", "-t", "filesystem,volume,snapshot,bookmark"),
     *("-o", "name,property,value,source"),
-    ",".join((*_NATIVES, "mounted", "readonly", "hoster:id", "hoster:role", "hoster:parent", "hoster:note")),
+    ",".join(
+        (*_NATIVES, *_KEYS, "mounted", "readonly", "hoster:id", "hoster:role", "hoster:parent", "hoster:note")
+    ),
     *POOLS,
 )
 _PRELUDE = """
 cd /
+printf '%032d' 1 >/tmp/key
 write() {
     [ "$(zfs get -H -o value mounted "$1")" = yes ] && [ "$(zfs get -H -o value readonly "$1")" = off ] &&
         head -c "$2" /dev/urandom >"$(zfs get -H -o value mountpoint "$1")/f" && zpool sync
@@ -42,7 +46,15 @@ def node(lab: Lab) -> Node:
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_a_random_trace_does_the_same_in_the_model_as_on_real_zfs(node: Node, seed: int) -> None:
-    steps = trace(seed, STEPS)
+    _compare(node, trace(seed, STEPS))
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_so_does_one_of_encrypted_datasets_whose_keys_come_and_go(node: Node, seed: int) -> None:
+    _compare(node, trace(seed, STEPS, sealed=True))
+
+
+def _compare(node: Node, steps: list[Step]) -> None:
     script = _PRELUDE + "".join(_STEP.format(command=step.shell()) for step in steps)
     script += f"echo '== listing'; {' '.join(_LOOK)}\n"
     *outcomes, listing = re.split(r"^== ", node.run("bash -s", input=script).stdout, flags=re.M)[1:]

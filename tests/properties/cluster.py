@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from hoster.host.process import Completed, Meter, Piped
+from hoster.testing import read_whole
 from hoster.zfs.programs import ANCHOR, DESTROY, MARK
 from tests.properties.simulated import SimulatedNode, Stream
+
+T = TypeVar("T")
 
 LINK_LOST = "mux_client_request_session: read from master failed: Broken pipe"
 
@@ -57,6 +61,15 @@ class Cluster:
         self._pass("after")
         self.count += 1
         return Completed(tuple(argv), code, out, err)
+
+    def read(
+        self,
+        argv: Sequence[str],
+        reader: Callable[[Iterator[str]], T],
+        *,
+        timeout_s: float | None = None,
+    ) -> tuple[T, Completed]:
+        return read_whole(self.run(argv, timeout_s=timeout_s), reader)
 
     def pipe(self, producer: Sequence[str], consumer: Sequence[str], meter: Meter) -> Piped:
         source, send = self._route(tuple(producer))

@@ -16,6 +16,7 @@ from random import Random
 
 from hoster.model.storage import Bookmark, Dataset, DatasetKind, Epoch, Marks, Role, Snapshot
 from hoster.testing import guid_of, listing
+from hoster.zfs.parse import parse_intent
 from hoster.zfs.programs import digits
 
 MISSING = "cannot open '{}': dataset does not exist"
@@ -291,4 +292,5 @@ def _marks(local: dict[str, str]) -> Marks:
         Epoch(int(epoch.partition("@")[0]), epoch.partition("@")[2]) if epoch else None,
         local.get("hoster:parent"),
         local.get("hoster:production") == "yes",
+        swap=parse_intent(local.get("hoster:swap", "")),
     )

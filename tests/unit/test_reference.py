@@ -22,7 +22,13 @@ from msgspec.structs import fields
 from hoster.cli import snapshot as snapshot_commands
 from hoster.cli import vm as vm_commands
 from hoster.cli.main import hoster
-from hoster.config.settings import DEFAULT_PLACES, DEFAULT_RUN_DIR, DEFAULT_STATE_DIR, ReplicationSettings
+from hoster.config.settings import (
+    DEFAULT_PLACES,
+    DEFAULT_RUN_DIR,
+    DEFAULT_STATE_DIR,
+    DEFAULT_VNC_ADDRESS,
+    ReplicationSettings,
+)
 from hoster.config.settings_file import Document, HostConfig
 from hoster.errors import ExitCode
 from hoster.host import ssh
@@ -168,7 +174,7 @@ def test_every_field_of_a_listing_is_explained() -> None:
     assert sorted(first_words("snapshot list and snapshot list-all")) == sorted(listed)
     machine = Vm("web", web, (), Role.PRIMARY, "node1", production=True)
     context = cast("Context", SimpleNamespace(hostname="node1"))
-    listed = vm_commands._document(context, ListedVm(machine, running=False))
+    listed = vm_commands._document(context, ListedVm(machine))
     assert sorted(first_words("vm list and vm info")) == sorted(listed)
 
 
@@ -197,6 +203,7 @@ def test_the_defaults_of_the_settings_are_those_of_the_code() -> None:
     expected = {
         "state-dir": str(DEFAULT_STATE_DIR),
         "run-dir": str(DEFAULT_RUN_DIR),
+        "vnc-address": DEFAULT_VNC_ADDRESS,
         "replication.keep": str(usual.keep),
         "replication.connect-timeout": str(usual.connect_timeout_s),
     }

@@ -5,16 +5,21 @@ A command is a step: hoster numbers them from 0 in one run. Commands for other n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from random import Random
+from typing import TypeVar
 
+from hoster.errors import OperationFailed
 from hoster.host.process import Completed, Meter, Piped
+from hoster.testing import read_whole
 from tests.zfsmodel.command import command, received, sent
 from tests.zfsmodel.node import ModelNode
 from tests.zfsmodel.state import Failed
-from tests.zfsmodel.streams import Cut, Stream
+from tests.zfsmodel.streams import Cut, Stream, head_of
+
+T = TypeVar("T")
 
 LINK_LOST = "mux_client_request_session: read from master failed: Broken pipe"
 HERE = "local"
@@ -102,6 +107,15 @@ class ModelCluster:
         self._after()
         return Completed(tuple(argv), code, out, err)
 
+    def read(
+        self,
+        argv: Sequence[str],
+        reader: Callable[[Iterator[str]], T],
+        *,
+        timeout_s: float | None = None,
+    ) -> tuple[T, Completed]:
+        return read_whole(self.run(argv, timeout_s=timeout_s), reader)
+
     def pipe(self, producer: Sequence[str], consumer: Sequence[str], meter: Meter) -> Piped:
         """Sends on one node and receives on another; how both ended, as the system's runner tells it."""
         source, send_words = self._route(tuple(producer))
@@ -131,8 +145,17 @@ class ModelCluster:
         return self._piped(producer, consumer, size, sender, (code, err))
 
     def head(self, argv: Sequence[str], amount: int) -> bytes:
-        """The model's streams have no bytes to look into: AssertionError."""
-        raise AssertionError(f"a stream of the model has no first {amount} bytes: {argv}")
+        """The beginning of a stream, for its key; OperationFailed where there is none, as the system's
+        runner says it."""
+        name, words = self._route(tuple(argv))
+        self.commands.append(tuple(argv))
+        self._before()
+        lost = self._is_lost(name)
+        stream, said = (None, LINK_LOST) if lost else self._sent(name, words)
+        self._after()
+        if stream is None:
+            raise OperationFailed(f"{argv[0]}: {said.strip()}")
+        return head_of(stream)[:amount]
 
     def stop(self) -> None:
         """Every command of the model has ended when it returns: nothing is under way."""

@@ -15,7 +15,7 @@ from tests.zfsmodel.lineage import abort_receive, clone, destroy, promote, renam
 from tests.zfsmodel.listing import Question, got, holds, listed, types_of
 from tests.zfsmodel.node import ModelNode
 from tests.zfsmodel.programs import run_program
-from tests.zfsmodel.properties import check_value, size_of, value_of
+from tests.zfsmodel.properties import NATIVES, check_value, size_of, value_of
 from tests.zfsmodel.receiving import Receive, receive
 from tests.zfsmodel.state import Failed, Kind, split
 from tests.zfsmodel.streams import Cut, Stream, described, send, send_resumed
@@ -23,7 +23,11 @@ from tests.zfsmodel.streams import Cut, Stream, described, send, send_resumed
 Said = tuple[int, str, str]
 """Status, standard output, standard error."""
 
-VERSION = "zfs-2.3.9-1\nzfs-kmod-2.3.9-1\n"
+_ALWAYS: Mapping[tuple[str, ...], str] = {
+    ("zfs", "version"): "zfs-2.3.9-1\nzfs-kmod-2.3.9-1\n",
+    # Commands of the model end with the call that runs them: no process is ever left.
+    ("ps", "axeww", "-o", "pid,command"): "  PID COMMAND\n",
+}
 
 
 class UnknownCommand(AssertionError):
@@ -36,8 +40,8 @@ def command(node: ModelNode, argv: Sequence[str], stdin: str = "", shuffle: Rand
         match tuple(argv):
             case ("zpool", "sync", *pools):
                 return _sync(node, pools)
-            case ("zfs", "version"):
-                return 0, VERSION, ""
+            case words if words in _ALWAYS:
+                return 0, _ALWAYS[words], ""
             case ("zfs", "program", "-j", pool, "-", *words):
                 return 0, run_program(node, pool, stdin, words), ""
             case ("zfs", "get", *words):
@@ -198,7 +202,10 @@ def _set_one(node: ModelNode, name: str, settings: Mapping[str, str]) -> None:
 
 
 def _inherit(node: ModelNode, words: Sequence[str]) -> None:
-    key, *names = words
+    """What is not inherited goes back to its default only with ``-S`` (zfs-inherit(8))."""
+    flags, (key, *names) = getopt.getopt(list(words), "S")
+    if not flags and key in NATIVES and not NATIVES[key].inherited:
+        raise Failed(f"'{key}' property cannot be inherited")
     for name in names:
         if split(name)[1] == "@":
             node.snapshot_named(name)[1].properties.pop(key, None)
@@ -246,11 +253,15 @@ def _unload_key(node: ModelNode, words: Sequence[str]) -> None:
 
 
 def _change_key(node: ModelNode, words: Sequence[str]) -> None:
+    """Gives an encryption root another key. The same of what only inherits one is not in the model."""
     dataset = node.dataset(words[-1])
+    if dataset.key_root is None:
+        raise Failed("Key change error: Dataset not encrypted.", 255)
     if not dataset.key_available:
         raise Failed("Key change error: Key must be loaded.", 255)
-    if dataset.key_root is not None:
-        dataset.key_root.key_changes += 1
+    if dataset.key_root is not dataset:
+        raise UnknownCommand(f"zfs change-key {dataset.name}, which inherits its key")
+    dataset.wrapping = node.stamp(f"key of {dataset.name}")
 
 
 _VERBS: dict[str, Callable[[ModelNode, Sequence[str]], object]] = {

@@ -24,7 +24,7 @@ def clone(node: ModelNode, source: str, target: str, properties: Mapping[str, st
     made.properties = dict(properties)
     if owner.kind is Kind.VOLUME:
         made.properties["volsize"] = owner.properties["volsize"]
-    made.key_root = owner.key_root
+    made.key_root, made.master = owner.key_root, owner.master
     node.datasets[target] = made
     if not node.mount(made):
         where = value_of(node.datasets, made, "mountpoint").text
@@ -62,7 +62,7 @@ def promote(node: ModelNode, name: str) -> None:
     dataset.origin, owner.origin = owner.origin, origin
     if owner.key_root is owner and dataset.key_root is owner:
         dataset.key_loaded, owner.key_loaded = owner.key_loaded, False
-        dataset.key_changes = owner.key_changes
+        dataset.wrapping = owner.wrapping
         for other in node.datasets.values():
             other.key_root = dataset if other.key_root is owner else other.key_root
 

@@ -134,9 +134,11 @@ class ModelNode:
         self.next_txg(name)
         dataset = self.new_dataset(name, kind)
         dataset.properties = settings
-        dataset.key_root = parent.key_root
+        dataset.key_root = parent.key_root if encryption != "off" else None
         if encryption not in {"", "off"}:
             dataset.key_root, dataset.key_loaded = dataset, True
+            dataset.wrapping = self.stamp(f"key of {name}")
+        dataset.master = self.stamp(f"master key of {name}") if dataset.encrypted else 0
         self.datasets[name] = dataset
         self.mount(dataset)
 
@@ -151,7 +153,11 @@ class ModelNode:
         """New data in a dataset, over all that is in it; known to ``written`` at once."""
         dataset = self.dataset(name)
         usable = dataset.mounted or dataset.kind is Kind.VOLUME
-        if not usable or value_of(self.datasets, dataset, "readonly").text == "on":
+        if (
+            not usable
+            or not dataset.key_available
+            or value_of(self.datasets, dataset, "readonly").text == "on"
+        ):
             raise Failed(f"cannot write to '{name}'")
         self.next_txg(name)
         dataset.content = written_over(dataset.content, f"{self.stamp(name)}", EMPTY_BYTES + amount)

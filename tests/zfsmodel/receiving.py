@@ -109,11 +109,15 @@ class _One:
             native = NATIVES.get(key)
             if native is not None and self.stream.kind not in native.kinds:
                 raise self._failed(f"property '{key}' does not apply to datasets of this type")
-        if parent.encrypted and not self.stream.raw:
+        if parent.encrypted and not self.stream.raw and not self._stays_plain:
             if not parent.key_available:
                 raise self._failed("inherited key must be loaded")
             if self.stream.embedded:
                 raise self._failed("invalid backup stream")
+
+    @property
+    def _stays_plain(self) -> bool:
+        return self.asked.properties.get("encryption") == "off"
 
     def _is_there(self, target: Dataset) -> bool:
         """Whether the version is there already, and is passed over."""
@@ -194,6 +198,8 @@ class _One:
         target.content, target.written = self.version.content, written
         made = self.node.add_snapshot(f"{target.name}@{self.version.name}", self.version.guid, {})
         made.ivset = self.version.ivset if self.stream.raw else made.ivset
+        if self.stream.raw and target.key_root is not None:  # not before the whole version has come
+            target.key_root.wrapping = self.stream.wrapping
         self._settle(target)
         if self.asked.mount:
             self.node.mount(target)
@@ -216,14 +222,18 @@ class _One:
     def _new_dataset(self) -> Dataset:
         parent = self.node.datasets[parent_of(self.asked.target)]
         made = self.node.new_dataset(self.asked.target, self.stream.kind)
-        made.key_root = made if self.stream.raw else parent.key_root
+        made.key_root = made if self.stream.raw else None if self._stays_plain else parent.key_root
+        made.master, made.wrapping = self.stream.master, self.stream.wrapping
+        if made.encrypted and not self.stream.raw:
+            made.master = self.node.stamp(f"master key of {made.name}")
         if self.stream.kind is Kind.VOLUME:
             made.properties["volsize"] = self.stream.volsize
         self.node.datasets[made.name] = made
         return made
 
     def _settle(self, target: Dataset) -> None:
-        target.properties.update(self.asked.properties)
+        settled = {key: value for key, value in self.asked.properties.items() if key != "encryption"}
+        target.properties.update(settled)
         for key in self.asked.excluded:
             if is_user(key) or target.kind in NATIVES[key].kinds:
                 target.properties.pop(key, None)

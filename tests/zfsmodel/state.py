@@ -91,9 +91,10 @@ class Dataset:
     """A filesystem or volume. ``properties`` are the local values, ``received`` those from a stream.
 
     ``key_root`` is the dataset whose key encrypts this one (None: not encrypted); ``key_loaded`` and
-    ``key_changes`` count on the root only. ``partial`` is what ``zfs receive -s`` has left, and
-    ``partial_after`` the GUID of the newest snapshot that there was then (0: none); where ``inconsistent`` is
-    true too, the dataset is nothing but that.
+    ``wrapping``, a number for that key, count on the root only. ``master`` is a number for the key that
+    encrypts the data, which clones share and raw streams bring along. ``partial`` is what ``zfs receive -s``
+    has left, and ``partial_after`` the GUID of the newest snapshot that there was then (0: none); where
+    ``inconsistent`` is true too, the dataset is nothing but that.
     """
 
     name: str
@@ -111,7 +112,8 @@ class Dataset:
     busy: bool = False
     key_root: Dataset | None = None
     key_loaded: bool = False
-    key_changes: int = 0
+    wrapping: int = 0
+    master: int = 0
     partial: Token | None = None
     partial_after: int = 0
     inconsistent: bool = False

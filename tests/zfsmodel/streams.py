@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hoster.zfs.streams import resume_token
 from tests.zfsmodel.node import MISSING, ModelNode
@@ -15,7 +16,8 @@ _HEADER = struct.Struct("<ihhii")
 _LIST_HEAD = b"\0\1\0\0" + bytes(8)
 """How the list is packed (natively, little-endian), its version and its flags."""
 
-_BOOLEAN, _UINT64, _STRING = 1, 8, 9
+_BOOLEAN, _UINT64, _STRING, _UINT8_ARRAY = 1, 8, 9, 26
+_KEY_PARTS = (("DSL_CRYPTO_MASTER_KEY_1", 32), ("DSL_CRYPTO_IV", 12), ("DSL_CRYPTO_MAC", 16))
 _INVALID = Failed("cannot resume send: resume token is corrupt (invalid format)", 255)
 
 
@@ -38,7 +40,8 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """Versions to be received one after the other. ``raw`` is true of encrypted data sent as it lies."""
+    """Versions to be received one after the other. ``raw`` is true of encrypted data sent as it lies;
+    ``master`` and ``wrapping`` are then the numbers of the keys that go along (0: none do)."""
 
     versions: tuple[Version, ...]
     kind: Kind
@@ -46,6 +49,8 @@ class Stream:
     volsize: str = ""
     resumed: bool = False
     embedded: bool = False
+    master: int = 0
+    wrapping: int = 0
 
     @property
     def size(self) -> int:
@@ -95,7 +100,7 @@ def send_resumed(node: ModelNode, text: str) -> Stream:
         if source is None or source.guid != token.from_guid:
             raise Failed(f"cannot resume send: incremental source {token.from_guid:#x} no longer exists", 255)
     made = _stream(dataset, source, (newest,), raw=token.raw, embedded=False)
-    return Stream(made.versions, made.kind, made.raw, made.volsize, resumed=True)
+    return replace(made, resumed=True)
 
 
 def described(node: ModelNode, text: str) -> str:
@@ -111,6 +116,18 @@ def described(node: ModelNode, text: str) -> str:
     what = f"full send of {token.to_name}" if not token.from_guid else f"send to {token.to_name}"
     rows += [f"{what} estimated size is {size}", f"total estimated size is {size}"]
     return "".join(f"{row}\n" for row in rows)
+
+
+def head_of(stream: Stream) -> bytes:
+    """The beginning of a stream: of a raw one, a list with its wrapped master key. All else is left out."""
+    if not stream.raw:
+        return b""
+    wrapped = {
+        name: hashlib.sha256(f"{name} {stream.master} {stream.wrapping}".encode()).digest()[:size]
+        for name, size in _KEY_PARTS
+    }
+    pairs = [_pair(name, _UINT8_ARRAY, len(value), value) for name, value in wrapped.items()]
+    return _LIST_HEAD + b"".join(pairs) + bytes(4)
 
 
 def text_of(token: Token) -> str:
@@ -224,6 +241,8 @@ def _stream(
         raw_data,
         dataset.properties.get("volsize", ""),
         embedded=(embedded or raw) and not raw_data,
+        master=dataset.master if raw_data else 0,
+        wrapping=dataset.key_root.wrapping if raw_data and dataset.key_root is not None else 0,
     )
 
 

@@ -7,8 +7,9 @@ A trace is made by running it in a model: it depends on the seed alone. ``tank``
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from random import Random
 
 from tests.zfsmodel.command import Said, command, received, sent
@@ -21,12 +22,20 @@ CUT_BYTES = 100_000
 """Where streams are cut: beyond one in which nothing was written, before the end of any other."""
 
 WRITE_BYTES = 300_000
+KEY = "file:///tmp/key"
+"""Where the one key of all that is encrypted lies on a real node: 32 bytes."""
 
 _TOKEN = "TOKEN:"
 """Before a dataset's name it stands for the token that the dataset has when the step is done."""
 
 _SOURCES = ("tank/a", "tank/a/k", "tank/b", "tank/v", "tank/c", "tank/d")
 _TARGETS = ("backup/a", "backup/b", "backup/a/k", "backup/v")
+_SEALED_SOURCES = ("tank/e", "tank/e/k", "tank/b", "tank/c", "tank/e/c", "tank/p")
+_SEALED_TARGETS = ("backup/a", "backup/a/k", "backup/s/a", "backup/s/b")
+_SEALED = (
+    *("-o", "encryption=on", "-o", "keyformat=raw"),
+    *("-o", f"keylocation={KEY}"),
+)
 _SHORT = ("s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8")
 _KEYS = ("hoster:id", "hoster:role", "readonly")
 
@@ -67,41 +76,49 @@ def perform(node: ModelNode, step: Step) -> Said:
     return received(node, step.through, stream, cut)
 
 
-def start() -> list[Step]:
-    """What every trace begins with."""
-    made = [
-        Step(("zfs", "create", *options))
-        for options in (("tank/a",), ("tank/a/k",), ("tank/b",), ("-V", "1M", "tank/v"))
-    ]
-    return [*made, Step(("write", "tank/a", str(WRITE_BYTES))), Step(("zfs", "snapshot", "-r", "tank/a@s1"))]
+def start(*, sealed: bool = False) -> list[Step]:
+    """What every trace begins with; with ``sealed`` there is something encrypted on both sides."""
+    options: Sequence[Argv] = (("tank/a",), ("tank/a/k",), ("tank/b",), ("-V", "1M", "tank/v"))
+    first = "tank/a"
+    if sealed:
+        options = ((*_SEALED, "tank/e"), ("tank/e/k",), ("tank/b",), (*_SEALED, "backup/s"))
+        first = "tank/e"
+    made = [Step(("zfs", "create", *words)) for words in options]
+    return [*made, Step(("write", first, str(WRITE_BYTES))), Step(("zfs", "snapshot", "-r", f"{first}@s1"))]
 
 
-def trace(seed: int, length: int) -> list[Step]:
-    """The first steps that every trace has, then ``length`` random ones.
+def trace(seed: int, length: int, *, sealed: bool = False) -> list[Step]:
+    """The first steps that every trace has, then ``length`` random ones; with ``sealed`` most of what is
+    sent is encrypted, and keys come and go.
 
     What would stop a real kernel is left out.
     """
-    maker = _Maker(Random(seed))
-    return [*start(), *(maker.next() for _ in range(length))]
+    begun = start(sealed=sealed)
+    maker = (_SealedMaker if sealed else _Maker)(Random(seed))
+    for step in begun:
+        perform(maker.node, step)
+    return [*begun, *(maker.next() for _ in range(length))]
 
 
 @dataclass(slots=True)
 class _Maker:
     random: Random
     node: ModelNode = field(default_factory=lambda: ModelNode("trace", POOLS))
-
-    def __post_init__(self) -> None:
-        for step in start():
-            perform(self.node, step)
+    sources: tuple[str, ...] = _SOURCES
+    targets: tuple[str, ...] = _TARGETS
 
     def next(self) -> Step:
         while True:
-            step = self.random.choices(_KINDS, _WEIGHTS)[0](self)
+            step = self.kind()()
             try:
                 perform(self.node, step)
             except KernelPanicked:
                 continue
             return step
+
+    def kind(self) -> Callable[[], Step]:
+        """What makes the next step."""
+        return partial(self.random.choices(_KINDS, _WEIGHTS)[0], self)
 
     def write(self) -> Step:
         return Step(("write", self.some(filesystem=True), str(self.random.choice([1, 2]) * WRITE_BYTES)))
@@ -139,7 +156,9 @@ class _Maker:
 
     def rename(self) -> Step:
         old = self.some()
-        return Step(("zfs", "rename", old, self.random.choice(_SOURCES if old[0] == "t" else _TARGETS)))
+        return Step(
+            ("zfs", "rename", old, self.random.choice(self.sources if old[0] == "t" else self.targets))
+        )
 
     def destroy(self) -> Step:
         marks = [f"{one.name}#{mark}" for one in self.node.datasets.values() for mark in one.bookmarks]
@@ -159,16 +178,17 @@ class _Maker:
         return Step(("zfs", "inherit", self.random.choice(_KEYS), self.some()))
 
     def create(self) -> Step:
-        return Step(("zfs", "create", self.random.choice([*_SOURCES, "backup/a", "tank/none/e"])))
+        return Step(("zfs", "create", self.random.choice([*self.sources, "backup/a", "tank/none/e"])))
 
     def abort(self) -> Step:
         partial = [one.name for one in self.node.datasets.values() if one.partial is not None]
         return Step(("zfs", "receive", "-A", self.random.choice(partial or [self.some()])))
 
     def full(self) -> Step:
-        absent = [name for name in _TARGETS if name not in self.node.datasets]
-        target = self.random.choice(absent if absent and self.random.random() < 0.8 else _TARGETS)
-        return self.sent_to(("zfs", "send", "-L", "-c", self.version("tank")), target)
+        absent = [name for name in self.targets if name not in self.node.datasets]
+        target = self.random.choice(absent if absent and self.random.random() < 0.8 else self.targets)
+        version = self.version("tank")
+        return self.sent_to(("zfs", "send", *self.mode(version), version), target)
 
     def increment(self) -> Step:
         source, target, base = self.pair()
@@ -176,7 +196,7 @@ class _Maker:
             return self.full()
         newest = self.newest_of(source.name)
         flag = self.random.choice(["-I", "-I", "-i"])
-        return self.sent_to(("zfs", "send", "-L", "-c", flag, base, newest), target)
+        return self.sent_to(("zfs", "send", *self.mode(newest), flag, base, newest), target)
 
     def resume(self) -> Step:
         partial = [one for one in self.node.datasets.values() if one.partial is not None]
@@ -192,6 +212,10 @@ class _Maker:
         cut = CUT_BYTES if self.random.random() < 0.35 else 0
         return Step(send, ("zfs", "receive", *options, target), cut)
 
+    def mode(self, version: str) -> Argv:
+        """The flags of the stream of a version."""
+        return ("-L", "-c")
+
     def some(self, *, filesystem: bool = False) -> str:
         found = [
             name
@@ -201,7 +225,7 @@ class _Maker:
         if self.random.random() < 0.7:
             found = [name for name in found if name.startswith("tank/")]
         missing = self.random.random() < 0.07 or not found
-        return self.random.choice(_SOURCES + _TARGETS if missing else found)
+        return self.random.choice(self.sources + self.targets if missing else found)
 
     def version(self, pool: str = "") -> str:
         return self.random.choice(list(self._versions(pool)) or ["tank/a@none"])
@@ -226,12 +250,60 @@ class _Maker:
         if self.random.random() < 0.85:
             return self.random.choice(pairs) if pairs else (self.node.datasets["tank"], "", "")
         source = self.random.choice([one for one in self.node.datasets.values() if "/" in one.name])
-        return source, self.random.choice(_TARGETS), self.version()
+        return source, self.random.choice(self.targets), self.version()
 
     def _versions(self, pool: str) -> Iterator[str]:
         for one in self.node.datasets.values():
             if one.name.startswith(pool):
                 yield from (f"{one.name}@{snapshot.name}" for snapshot in one.snapshots)
+
+
+@dataclass(slots=True)
+class _SealedMaker(_Maker):
+    sources: tuple[str, ...] = _SEALED_SOURCES
+    targets: tuple[str, ...] = _SEALED_TARGETS
+
+    def kind(self) -> Callable[[], Step]:
+        if self.random.random() < 0.8:
+            return _Maker.kind(self)
+        kinds = (self.unload_key, self.load_key, self.load_key, self.change_key, self.unmount, self.mount)
+        return self.random.choice((*kinds, self.seal, self.unseal))
+
+    def mode(self, version: str) -> Argv:
+        dataset = self.node.datasets.get(version.partition("@")[0])
+        raw = dataset is not None and dataset.encrypted and self.random.random() < 0.8
+        return ("-w",) if raw else ("-L", "-c")
+
+    def unload_key(self) -> Step:
+        return Step(("zfs", "unload-key", self.root()))
+
+    def load_key(self) -> Step:
+        return Step(("zfs", "load-key", "-L", KEY, self.root()))
+
+    def change_key(self) -> Step:
+        return Step(("zfs", "change-key", "-o", f"keylocation={KEY}", self.root()))
+
+    def unmount(self) -> Step:
+        mounted = [one.name for one in self.node.datasets.values() if one.mounted and one.encrypted]
+        return Step(("zfs", "unmount", self.random.choice(mounted or ["tank/e"])))
+
+    def mount(self) -> Step:
+        closed = [one.name for one in self.node.datasets.values() if not one.mounted and one.encrypted]
+        return Step(("zfs", "mount", self.random.choice(closed or ["tank/e"])))
+
+    def seal(self) -> Step:
+        return Step(("zfs", "create", *_SEALED, self.random.choice([*self.sources, "backup/a"])))
+
+    def unseal(self) -> Step:
+        """A dataset that is not encrypted, wherever it lies; or one received so."""
+        if self.random.random() < 0.5:
+            return Step(("zfs", "create", "-o", "encryption=off", self.random.choice(self.sources)))
+        step = self.full()
+        return replace(step, through=(*step.through[:3], "-o", "encryption=off", *step.through[3:]))
+
+    def root(self) -> str:
+        """Something that has a key of its own."""
+        return self.random.choice([one.name for one in self.node.datasets.values() if one.key_root is one])
 
 
 _TABLE: tuple[tuple[Callable[[_Maker], Step], int], ...] = (

@@ -1,4 +1,4 @@
-"""``hoster vm branches``: list, destroy, expire."""
+"""``hoster vm branches``: list, restore, destroy, expire."""
 
 from __future__ import annotations
 
@@ -6,10 +6,18 @@ from datetime import timedelta
 
 import click
 
-from hoster.cli.options import complete_vm_name, dry_run_option, json_option, unix_option
+from hoster.cli.options import (
+    VM_NAME,
+    complete_vm_name,
+    dry_run_option,
+    json_option,
+    power_options,
+    unix_option,
+)
 from hoster.cli.render import finish, human_size, print_json, print_table
-from hoster.operations.branches import destroy_branch, expire_branches, list_branches
+from hoster.operations.branches import destroy_branch, expire_branches, list_branches, restore_branch
 from hoster.operations.context import wire
+from hoster.operations.going_back import Power
 
 _HEADER = ("Branch", "VM Name", "Set Aside (UTC)", "Size", "Parted From", "Snapshots")
 
@@ -26,7 +34,7 @@ class _Branches(click.Group):
 
 @click.group(cls=_Branches)
 def branches() -> None:
-    """Show what was set aside when a VM went back (`branches [NAME]`), or give it up by name.
+    """Show what was set aside when a VM went back (`branches [NAME]`), bring it back, or give it up by name.
 
     A branch holds the versions and the data that were newer than what the VM went back to. It is a dataset
     beside the VM, keeps its versions' identity, and is never used by schedules or replication.
@@ -34,7 +42,7 @@ def branches() -> None:
 
 
 @branches.command(name="list")
-@click.argument("name", metavar="[NAME]", required=False, shell_complete=complete_vm_name)
+@click.argument("name", type=VM_NAME, metavar="[NAME]", required=False, shell_complete=complete_vm_name)
 @unix_option
 @json_option
 def list_(name: str | None, unix: bool, as_json: bool) -> None:
@@ -61,7 +69,22 @@ def list_(name: str | None, unix: bool, as_json: bool) -> None:
 
 
 @branches.command()
-@click.argument("branch", metavar="BRANCH")
+@click.argument("branch", type=VM_NAME, metavar="BRANCH")
+@power_options
+@dry_run_option
+@json_option
+def restore(branch: str, force_stop: bool, force_start: bool, dry_run: bool, as_json: bool) -> None:
+    """Let a branch be the VM again; what the VM is now becomes a branch. Nothing is destroyed.
+
+    Exit codes: 0 done, 3 there is no such branch, or it failed, 10 refused: the VM runs, something uses it,
+    or it is a replica, 11 it is being replicated, started or stopped.
+    """
+    report = restore_branch(wire(), branch, Power(force_stop, force_start), dry_run=dry_run)
+    finish(report, as_json=as_json)
+
+
+@branches.command()
+@click.argument("branch", type=VM_NAME, metavar="BRANCH")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @dry_run_option
 @json_option
@@ -80,13 +103,19 @@ def destroy(branch: str, yes: bool, dry_run: bool, as_json: bool) -> None:
 
 
 @branches.command()
-@click.option("--older-than", "days", type=click.IntRange(min=1), metavar="DAYS", required=True)
+@click.option(
+    "--older-than",
+    "days",
+    type=click.IntRange(min=1),
+    metavar="DAYS",
+    help="The age at which they go. Without it, what the configuration says.",
+)
 @dry_run_option
 @json_option
-def expire(days: int, dry_run: bool, as_json: bool) -> None:
+def expire(days: int | None, dry_run: bool, as_json: bool) -> None:
     """Destroy the branches that were set aside more than so many days ago; for schedules, asks nothing.
 
-    Exit codes: 0 done, 3 some failed, 10 something needs some of them.
+    Exit codes: 0 done, 2 the age is said nowhere, 3 some failed, 10 something needs some of them.
     """
-    report = expire_branches(wire(), older_than=timedelta(days=days), dry_run=dry_run)
-    finish(report, as_json=as_json)
+    older_than = None if days is None else timedelta(days=days)
+    finish(expire_branches(wire(), older_than=older_than, dry_run=dry_run), as_json=as_json)

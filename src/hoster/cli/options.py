@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from hoster.model.names import Endpoint, SnapshotType, endpoint, job_name, snapshot_type
+from hoster.model.names import (
+    Endpoint,
+    SnapshotType,
+    dataset_name,
+    endpoint,
+    existing_snapshot_name,
+    existing_vm_name,
+    job_name,
+    shown,
+    snapshot_type,
+)
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _T = TypeVar("_T")
@@ -44,20 +54,50 @@ class _SnapshotTypeParam(_Text):
         return [click.shell_completion.CompletionItem(word) for word in words]
 
 
+def parse_size(text: str) -> int:
+    """``10G`` in bytes; ValueError with the reason."""
+    from hoster.operations.deploy import size_bytes
+
+    return size_bytes(text)
+
+
 def parse_target_keep(text: str) -> tuple[SnapshotType, int]:
     """``TYPE=N``; ValueError with the reason."""
     word, equals, count = text.partition("=")
     if not equals or not count.isascii() or not count.isdigit() or int(count) < 1:
-        raise ValueError(f"{text!r}: expected TYPE=N with N at least 1, such as daily=60")
+        raise ValueError(f"{shown(text)}: expected TYPE=N with N at least 1, such as daily=60")
     return snapshot_type(word), int(count)
+
+
+def parse_names(text: str) -> tuple[str, ...]:
+    """Names of VMs, parted by commas; ValueError with the reason, also where there are none."""
+    names = tuple(existing_vm_name(name) for word in text.split(",") if (name := word.strip()))
+    if not names:
+        raise ValueError("names no VM")
+    return names
 
 
 SNAPSHOT_TYPE = _SnapshotTypeParam("TYPE", snapshot_type)
 ENDPOINT = _Text("HOST", endpoint)
+VM_NAME = _Text("NAME", existing_vm_name)
+VM_NAMES = _Text("NAME,NAME…", parse_names)
+SNAPSHOT_NAME = _Text("SNAPSHOT", existing_snapshot_name)
+DATASET = _Text("DATASET", dataset_name)
 JOB_NAME = _Text("NAME", job_name)
+SIZE = _Text("SIZE", parse_size)
 TARGET_KEEP = _Text("TYPE=N", parse_target_keep)
 
-__all__ = ["ENDPOINT", "JOB_NAME", "SNAPSHOT_TYPE", "TARGET_KEEP", "Endpoint"]
+__all__ = [
+    "DATASET",
+    "ENDPOINT",
+    "JOB_NAME",
+    "SNAPSHOT_NAME",
+    "SNAPSHOT_TYPE",
+    "TARGET_KEEP",
+    "VM_NAME",
+    "VM_NAMES",
+    "Endpoint",
+]
 
 
 def complete_vm_name(
@@ -70,7 +110,7 @@ def complete_vm_name(
     from hoster.operations.inventory import look_around
 
     try:
-        names = [vm.name for vm in look_around(wire()).vms]
+        names = [vm.name for vm in look_around(wire(), mend=False).vms]
     except HosterError:
         return []
     return [click.shell_completion.CompletionItem(name) for name in names if name.startswith(incomplete)]
@@ -78,7 +118,7 @@ def complete_vm_name(
 
 def vm_argument(function: _F) -> _F:
     """The NAME of a VM."""
-    return click.argument("name", metavar="NAME", shell_complete=complete_vm_name)(function)
+    return click.argument("name", type=VM_NAME, metavar="NAME", shell_complete=complete_vm_name)(function)
 
 
 def json_option(function: _F) -> _F:
@@ -103,6 +143,13 @@ def dry_run_option(function: _F) -> _F:
     return click.option(
         "-n", "--dry-run", is_flag=True, help="Show what would be done, and why; change nothing."
     )(function)
+
+
+def power_options(function: _F) -> _F:
+    """``--force-stop`` and ``--force-start``."""
+    stop = click.option("--force-stop", is_flag=True, help="Stop the VM first if it runs.")
+    start = click.option("--force-start", is_flag=True, help="Start the VM afterwards, in any case.")
+    return stop(start(function))
 
 
 def keep_option(required: bool) -> Callable[[_F], _F]:

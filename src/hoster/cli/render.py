@@ -114,8 +114,14 @@ def _show_vm(vm: VmReport, *, dry_run: bool) -> None:
         where = "" if gone.node == "local" else f" on {gone.node}"
         tag = CHANGED if not dry_run else INFO
         say(tag, f"{vm.vm}: {would}destroyed{where}: {gone.snapshot} ({gone.reason})")
+    for words in vm.done:
+        say(CHANGED if not dry_run else INFO, f"{vm.vm}: {words}")
     for note in vm.notes:
         say(WARNING, f"{vm.vm}: {note}")
+    _show_outcome(vm)
+
+
+def _show_outcome(vm: VmReport) -> None:
     match vm.outcome:
         case Outcome.UNCHANGED:
             say(INFO, f"{vm.vm}: unchanged: {vm.reason}")
@@ -125,9 +131,13 @@ def _show_vm(vm: VmReport, *, dry_run: bool) -> None:
             say(WARNING, f"{vm.vm}: busy: {vm.reason}", hint=vm.remedy)
         case Outcome.FAILED:
             say(ERROR, f"{vm.vm}: failed: {vm.reason}", hint=vm.remedy)
-        case Outcome.DONE if not (vm.taken or vm.sent or vm.destroyed):
-            say(INFO, f"{vm.vm}: {vm.reason or 'done'}")
-        case Outcome.PLANNED if not (vm.taken or vm.sent or vm.destroyed):
+        case Outcome.DONE if vm.reason and not (vm.taken or vm.sent):
+            say(CHANGED if vm.branch or vm.destroyed else INFO, f"{vm.vm}: {vm.reason}", hint=vm.remedy)
+        case Outcome.DONE if not (vm.taken or vm.sent or vm.destroyed or vm.done):
+            say(INFO, f"{vm.vm}: done")
+        case Outcome.PLANNED if vm.reason and not (vm.taken or vm.sent):
+            say(INFO, f"{vm.vm}: it would be so: {vm.reason}")
+        case Outcome.PLANNED if not (vm.taken or vm.sent or vm.destroyed or vm.done or vm.notes):
             say(INFO, f"{vm.vm}: the marks of an earlier run would be put right")
         case _:
             pass

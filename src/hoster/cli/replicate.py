@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
+from msgspec.structs import replace
 
 from hoster.cli.messages import WARNING, say
-from hoster.cli.options import ENDPOINT, JOB_NAME, TARGET_KEEP, dry_run_option, json_option, vm_argument
+from hoster.cli.options import (
+    DATASET,
+    ENDPOINT,
+    JOB_NAME,
+    TARGET_KEEP,
+    VM_NAMES,
+    dry_run_option,
+    json_option,
+    vm_argument,
+)
 from hoster.cli.progress import observer_for
-from hoster.cli.render import finish, log_lines
+from hoster.cli.render import exit_code, finish, log_lines
 from hoster.errors import HosterError
 from hoster.host.ssh import SshOptions
 from hoster.host.throttle import MIB
-from hoster.model.names import Endpoint, SnapshotType, job_name
+from hoster.model.names import Endpoint, SnapshotType, job_name, shown
 from hoster.operations.context import Context, wire
 from hoster.operations.inventory import names_with_tag
+from hoster.operations.recording import recorded
 from hoster.operations.replicate import replicate as replicate_vms
 from hoster.operations.request import ReplicationRequest
 from hoster.planning.refusals import LOCAL, Terms
 from hoster.records.job_log import append, log_path
+from hoster.records.runs import Run, RunKind
 
 _WHERE = (
     click.option(
@@ -46,6 +59,7 @@ _WHERE = (
     ),
     click.option(
         "--target-dataset",
+        type=DATASET,
         metavar="DATASET",
         help="Where replicas go; otherwise the path they have here.",
     ),
@@ -111,7 +125,8 @@ _TERMS = (
 """What is allowed only when it is asked for."""
 
 
-def _replication_options(function: click.decorators.FC) -> click.decorators.FC:
+def replication_options(function: click.decorators.FC) -> click.decorators.FC:
+    """The options of every command that replicates: see :func:`request_of`."""
     for option in reversed((*_WHERE, *_HOW, *_TERMS, dry_run_option, json_option)):
         function = option(function)
     return function
@@ -119,7 +134,7 @@ def _replication_options(function: click.decorators.FC) -> click.decorators.FC:
 
 @click.command()
 @vm_argument
-@_replication_options
+@replication_options
 def replicate(name: str, as_json: bool, **options: Any) -> None:
     """Bring another node fully up to date with one VM.
 
@@ -130,15 +145,16 @@ def replicate(name: str, as_json: bool, **options: Any) -> None:
     """
     context = wire()
     options["job"] = options["job"] or f"vm_{name}_to_{options['endpoint'].host}"
-    request = _request(context, (name,), **options)
-    _replicate(context, request, as_json=as_json)
+    _replicate(context, request_of(context, (name,), **options), as_json=as_json)
 
 
 @click.command(name="replicate-all")
-@click.option("-f", "--filter", "names", metavar="NAME,NAME…", help="Exactly these VMs, production or not.")
+@click.option("-f", "--filter", "names", type=VM_NAMES, help="Exactly these VMs, production or not.")
 @click.option("--include-non-production", is_flag=True, help="VMs that are not production as well.")
-@_replication_options
-def replicate_all(names: str | None, as_json: bool, include_non_production: bool, **options: Any) -> None:
+@replication_options
+def replicate_all(
+    names: tuple[str, ...] | None, as_json: bool, include_non_production: bool, **options: Any
+) -> None:
     """Bring another node fully up to date with every production VM of this node.
 
     VMs in which nothing was written cost nothing. One VM that fails or is refused does not stop the
@@ -148,16 +164,13 @@ def replicate_all(names: str | None, as_json: bool, include_non_production: bool
     11 another run is under way, 12 unreachable.
     """
     context = wire()
-    chosen = None if names is None else tuple(n for word in names.split(",") if (n := word.strip()))
-    if chosen == ():
-        raise click.BadParameter("names no VM", param_hint="--filter")
-    request = _request(context, chosen, include_non_production=include_non_production, **options)
+    request = request_of(context, names, include_non_production=include_non_production, **options)
     _replicate(context, request, as_json=as_json)
 
 
 @click.command(name="replicate-by-tag")
 @click.argument("tag", metavar="TAG")
-@_replication_options
+@replication_options
 def replicate_by_tag(tag: str, as_json: bool, **options: Any) -> None:
     """Bring another node fully up to date with every VM of this node whose configuration has a tag.
 
@@ -166,20 +179,25 @@ def replicate_by_tag(tag: str, as_json: bool, **options: Any) -> None:
     Exit codes: 0 all up to date, 2 usage, 3 some VMs failed or none has that tag, 10 none failed but some
     were refused, 11 another run is under way, 12 unreachable.
     """
-    context = wire()
-    names = names_with_tag(context, tag)
     try:
         options["job"] = options["job"] or job_name(f"tag_{tag}_to_{options['endpoint'].host}")
     except ValueError:
-        raise click.UsageError(f"the tag {tag!r} cannot name a job: add --script-name") from None
-    _replicate(context, _request(context, names, **options), as_json=as_json)
+        raise click.UsageError(f"the tag {shown(tag)} cannot name a job: add --script-name") from None
+    context = wire()
+    _replicate(context, request_of(context, None, **options), as_json=as_json, tag=tag)
 
 
-def _replicate(context: Context, request: ReplicationRequest, *, as_json: bool) -> None:
-    """Runs it, and keeps the outcome in the job's log, that of a run that could not begin included."""
+def _replicate(context: Context, request: ReplicationRequest, *, as_json: bool, tag: str = "") -> None:
+    """Runs it, with the VMs of a tag if one is given, and records it; a run that could not begin included."""
     path = log_path(request.job_name)
+    run = Run(RunKind.REPLICATION, request.job_name, request.node)
     try:
-        report = replicate_vms(context, request, observer_for(quiet=as_json))
+        with recorded(context, run, partial(say, WARNING, err=True), dry_run=request.dry_run) as recorder:
+            if tag:
+                request = replace(request, names=names_with_tag(context, tag))
+            observer = recorder.watching(observer_for(quiet=as_json))
+            report = replicate_vms(context, request, observer)
+            recorder.report(report, exit_code(report))
     except HosterError as error:
         _log(path, request, [f"the run ended: {error.message}"])
         raise
@@ -195,7 +213,7 @@ def _log(path: Path, request: ReplicationRequest, lines: list[str]) -> None:
         say(WARNING, problem, err=True)
 
 
-def _request(
+def request_of(
     context: Context,
     names: tuple[str, ...] | None,
     *,
@@ -209,6 +227,7 @@ def _request(
     forward: bool,
     **rest: Any,
 ) -> ReplicationRequest:
+    """The request that :func:`replication_options` ask for, completed from the settings."""
     if endpoint.host == LOCAL and rest["target_dataset"] is None:
         raise click.UsageError("--endpoint local needs --target-dataset: a dataset of another pool")
     settings = context.settings.replication

@@ -12,8 +12,11 @@ from hoster.model.names import SnapshotType
 @click.group(
     cls=LazyGroup,
     lazy={
+        "info": "hoster.cli.scheduler_jobs:info",
+        "list": "hoster.cli.scheduler_jobs:list_",
         "replicate": "hoster.cli.replicate:replicate",
         "replicate-by-tag": "hoster.cli.replicate:replicate_by_tag",
+        "status": "hoster.cli.scheduler_jobs:status",
     },
 )
 def scheduler() -> None:

@@ -1,23 +1,30 @@
-"""``hoster snapshot``: new, all, list, list-all, destroy."""
+"""``hoster snapshot``: new, all, list, list-all, rollback, destroy."""
 
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 
 import click
+from msgspec.structs import replace
 
 from hoster.cli.main import LazyGroup
+from hoster.cli.messages import WARNING, say
 from hoster.cli.options import (
+    SNAPSHOT_NAME,
     dry_run_option,
     json_option,
     keep_option,
+    power_options,
     type_option,
     unix_option,
     vm_argument,
 )
-from hoster.cli.render import finish, human_size, print_json, print_table
+from hoster.cli.render import exit_code, finish, human_size, print_json, print_table
 from hoster.model.names import SnapshotType
+from hoster.model.plan import Outcome, VmReport
 from hoster.operations.context import wire
+from hoster.operations.recording import recorded
 from hoster.operations.snapshots import (
     ListedSnapshot,
     SnapshotRequest,
@@ -26,11 +33,12 @@ from hoster.operations.snapshots import (
     snapshot_all,
     snapshot_one,
 )
+from hoster.records.runs import Run, RunKind
 
 
 @click.group(cls=LazyGroup)
 def snapshot() -> None:
-    """Take, list and destroy snapshots of VMs."""
+    """Take, list and destroy snapshots of VMs, and let a VM go back to one."""
 
 
 @snapshot.command()
@@ -49,7 +57,12 @@ def new(
     11 another hoster was taking snapshots for over a minute.
     """
     request = SnapshotRequest(stype, keep, description, dry_run)
-    finish(snapshot_one(wire(), name, request), as_json=as_json)
+    context = wire()
+    run = Run(RunKind.SNAPSHOT, f"snapshot_{name}_{stype}")
+    with recorded(context, run, partial(say, WARNING, err=True), dry_run=dry_run) as recorder:
+        report = snapshot_one(context, name, request)
+        recorder.report(report, exit_code(report))
+    finish(report, as_json=as_json)
 
 
 def all_options(function: click.decorators.FC) -> click.decorators.FC:
@@ -78,7 +91,11 @@ def run_all(
 ) -> None:
     """What both spellings do."""
     request = SnapshotRequest(stype, keep, dry_run=dry_run)
-    report = snapshot_all(wire(), request, production_only=production_only, always=always)
+    context = wire()
+    run = Run(RunKind.SNAPSHOT, f"snapshot_all_{stype}")
+    with recorded(context, run, partial(say, WARNING, err=True), dry_run=dry_run) as recorder:
+        report = snapshot_all(context, request, production_only=production_only, always=always)
+        recorder.report(report, exit_code(report))
     finish(report, as_json=as_json)
 
 
@@ -128,7 +145,61 @@ def list_all(unix: bool, as_json: bool) -> None:
 
 @snapshot.command()
 @vm_argument
-@click.argument("snapshot_name", metavar="SNAPSHOT")
+@click.argument("snapshot_name", type=SNAPSHOT_NAME, metavar="SNAPSHOT")
+@power_options
+@click.option(
+    "--destroy-newer", is_flag=True, help="Destroy what is newer, in place of keeping it as a branch."
+)
+@click.option(
+    "--without", multiple=True, metavar="DISK", help="A dataset of the VM that does not have SNAPSHOT."
+)
+@click.option("-y", "--yes", is_flag=True, help="Do not ask before anything is destroyed.")
+@dry_run_option
+@json_option
+def rollback(
+    name: str,
+    snapshot_name: str,
+    force_stop: bool,
+    force_start: bool,
+    destroy_newer: bool,
+    without: tuple[str, ...],
+    yes: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Let a VM go back to one of its snapshots, by its short or full name, with all of its disks.
+
+    Nothing is lost and nothing is asked: what is newer is kept as a branch (`hoster vm branches`). A VM that
+    runs is refused unless --force-stop is given.
+
+    Exit codes: 0 done, 2 usage, 3 there is no such VM or snapshot, or it failed, 10 refused, 11 the VM is
+    being replicated, started or stopped.
+    """
+    from hoster.operations.going_back import Power
+    from hoster.operations.rollback import RollbackRequest, roll_back
+
+    context = wire()
+    power = Power(force_stop, force_start)
+    request = RollbackRequest(name, snapshot_name, power, without, destroy_newer, dry_run=dry_run)
+    if destroy_newer and not dry_run and not yes:
+        request = replace(request, agreed=_agreed(roll_back(context, replace(request, dry_run=True)).vms[0]))
+    finish(roll_back(context, request), as_json=as_json)
+
+
+def _agreed(planned: VmReport) -> frozenset[str]:
+    """The names of what would be destroyed, once somebody has said yes to it."""
+    names = [gone.snapshot for gone in planned.destroyed]
+    if planned.outcome is Outcome.PLANNED:
+        for name in names:
+            click.echo(name, err=True)
+        what = f"Destroy these {len(names)}, and what" if names else "Destroy what"
+        click.confirm(f"{what} was written since, for good?", abort=True, err=True)
+    return frozenset(names)
+
+
+@snapshot.command()
+@vm_argument
+@click.argument("snapshot_name", type=SNAPSHOT_NAME, metavar="SNAPSHOT")
 @dry_run_option
 @json_option
 def destroy(name: str, snapshot_name: str, dry_run: bool, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""``hoster vm``: list, info, adopt; replication is in a module of its own."""
+"""``hoster vm``: list, info, adopt; what starts, deploys and replicates is in modules of its own."""
 
 from __future__ import annotations
 
@@ -19,12 +19,23 @@ from hoster.operations.machines import ListedVm, list_machines
     cls=LazyGroup,
     lazy={
         "branches": "hoster.cli.branches:branches",
+        "demote": "hoster.cli.handover:demote",
+        "deploy": "hoster.cli.deploy:deploy",
+        "cireset": "hoster.cli.cireset:cireset",
+        "failback": "hoster.cli.handover:failback",
+        "migrate": "hoster.cli.handover:migrate",
         "replicate": "hoster.cli.replicate:replicate",
         "replicate-all": "hoster.cli.replicate:replicate_all",
+        "restore": "hoster.cli.handover:restore",
+        "show-log": "hoster.cli.power:show_log",
+        "start": "hoster.cli.power:start",
+        "start-all": "hoster.cli.power:start_all",
+        "stop": "hoster.cli.power:stop",
+        "stop-all": "hoster.cli.power:stop_all",
     },
 )
 def vm() -> None:
-    """List, adopt and replicate VMs."""
+    """Make, start, stop, list and replicate VMs."""
 
 
 @vm.command(name="list")
@@ -34,9 +45,11 @@ def vm() -> None:
 def list_(unix: bool, as_json: bool, json_pretty: bool) -> None:
     """List the VMs of this node, replicas of other nodes' VMs included.
 
-    🟢 its disks are in use, 🔴 they are not, 💾 backup of another node's VM, 🔒 encrypted, 🔁 production.
+    🟢 it runs, 🔴 it does not, 🟡 another process uses its disks, 💾 backup of another node's VM,
+    🔒 encrypted, 🔁 production.
 
-    Exit codes: 0 listed, 3 something that looks like a VM cannot be read.
+    Exit codes: 0 listed, 3 something that looks like a VM cannot be read, or it cannot be told whether one
+    runs.
     """
     context = wire()
     machines = list_machines(context)
@@ -45,9 +58,11 @@ def list_(unix: bool, as_json: bool, json_pretty: bool) -> None:
     else:
         rows = [_row(number, item) for number, item in enumerate(machines.vms, start=1)]
         print_table("Hoster VMs", _HEADER, rows, unix=unix)
-    for unusable in machines.unusable:
-        say(ERROR, f"{unusable.dataset}: {unusable.problem}", err=True)
-    raise click.exceptions.Exit(ExitCode.FAILED if machines.unusable else ExitCode.DONE)
+    problems = [f"{unusable.dataset}: {unusable.problem}" for unusable in machines.unusable]
+    problems += [item.trouble for item in machines.vms if item.trouble]
+    for problem in problems:
+        say(ERROR, problem, err=True)
+    raise click.exceptions.Exit(ExitCode.FAILED if problems else ExitCode.DONE)
 
 
 @vm.command()
@@ -98,6 +113,7 @@ _HEADER = (
     "VM Memory",
     "Main IP Address",
     "OS Type",
+    "Running Since",
     "Disk Used",
     "VM Description",
 )
@@ -106,8 +122,9 @@ _HEADER = (
 def _row(number: int, item: ListedVm) -> tuple[str, ...]:
     config = item.vm.config
     used = human_size(sum(dataset.used for dataset in item.vm.everything))
+    since = f"{item.running.since.astimezone():%Y-%m-%d %H:%M:%S}" if item.running else "-"
     if config is None:
-        return (str(number), item.vm.name, item.icons, "-", "-", "-", "-", "-", used, item.description)
+        return (str(number), item.vm.name, item.icons, *("-" * 5), since, used, item.description)
     return (
         str(number),
         item.vm.name,
@@ -117,6 +134,7 @@ def _row(number: int, item: ListedVm) -> tuple[str, ...]:
         config.memory,
         config.networks[0].ip_address if config.networks else "-",
         config.os_comment or config.os_type,
+        since,
         used,
         item.description,
     )
@@ -137,9 +155,15 @@ def _document(context: Context, item: ListedVm) -> dict[str, object]:
         "backup": not found.is_primary,
         "production": found.production,
         "encrypted": found.dataset.encrypted,
-        "running": item.running,
+        "running": item.running is not None,
+        "state": item.state,
+        "pid": item.running.pid if item.running else None,
+        "since": item.running.since if item.running else None,
+        "used_by": [
+            {"pid": user.pid, "command": user.command, "path": str(user.path)} for user in item.users
+        ],
         "used_bytes": sum(dataset.used for dataset in found.everything),
-        "problem": found.problem,
+        "problem": found.problem or item.trouble,
         "config": None if found.config is None else _without_secrets(found.config),
     }
 

@@ -113,27 +113,17 @@ def decoded_object(data: bytes, where: str) -> JsonObject:
     strictly JSON, for a key that appears twice in one object, for more than MAX_DEPTH levels, and for a
     document that is not an object.
     """
-    text = decoded_text(data, where)
-    if not text.strip():
-        raise ConfigurationError(f"{where}: found an empty file, expected a JSON object")
-    try:
-        value = json.loads(
-            text,
-            object_pairs_hook=_object,
-            parse_float=Number,
-            parse_int=_whole_number,
-            parse_constant=_Fault,
-        )
-    except json.JSONDecodeError as error:
-        found = "the end of the file" if not text[error.pos :].strip() else "something that is not JSON"
-        raise ConfigurationError(
-            f"{where}:{error.lineno}:{error.colno}: found {found}: {error.msg}"
-        ) from None
-    except RecursionError:
-        raise ConfigurationError(f"{where}: {_TOO_DEEP}") from None
-    _refuse_faults(value, Place(where), 1)
+    value = _decoded(data, where, "a JSON object")
     if not isinstance(value, dict):
         raise Place(where).unexpected(value, "an object")
+    return value
+
+
+def decoded_list(data: bytes, where: str) -> list[JsonValue]:
+    """The one JSON list that ``data`` holds; ConfigurationError as for :func:`decoded_object`."""
+    value = _decoded(data, where, "a JSON list")
+    if not isinstance(value, list):
+        raise Place(where).unexpected(value, "a list")
     return value
 
 
@@ -153,6 +143,29 @@ class _Fault(Struct, frozen=True):
     """Stands in for a value that JSON does not have, until its path is known."""
 
     text: str
+
+
+def _decoded(data: bytes, where: str, expected: str) -> JsonValue:
+    text = decoded_text(data, where)
+    if not text.strip():
+        raise ConfigurationError(f"{where}: found an empty file, expected {expected}")
+    try:
+        value: JsonValue = json.loads(
+            text,
+            object_pairs_hook=_object,
+            parse_float=Number,
+            parse_int=_whole_number,
+            parse_constant=_Fault,
+        )
+    except json.JSONDecodeError as error:
+        found = "the end of the file" if not text[error.pos :].strip() else "something that is not JSON"
+        raise ConfigurationError(
+            f"{where}:{error.lineno}:{error.colno}: found {found}: {error.msg}"
+        ) from None
+    except RecursionError:
+        raise ConfigurationError(f"{where}: {_TOO_DEEP}") from None
+    _refuse_faults(value, Place(where), 1)
+    return value
 
 
 def _object(pairs: list[tuple[str, JsonValue]]) -> JsonObject | _Fault:

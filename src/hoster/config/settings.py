@@ -18,6 +18,7 @@ from hoster.config.files import FileMissing, create_file, read_small_file
 from hoster.config.json_text import Place
 from hoster.errors import ConfigurationError
 from hoster.model.names import SnapshotType, dataset_name
+from hoster.model.promises import DEFAULT_RPO_MINUTES, Promises
 
 SETTINGS_NAME = "hoster.toml"
 HOST_CONFIG_NAME = "host_config.json"
@@ -34,6 +35,8 @@ DEFAULT_PLACES = (
 
 DEFAULT_STATE_DIR = Path("/var/lib/hoster")
 DEFAULT_RUN_DIR = Path("/var/run/hoster")
+DEFAULT_MARKER_DIR = Path("/var/run/replication")
+DEFAULT_VNC_ADDRESS = "127.0.0.1"
 
 _INIT_HINT = "hoster init --dataset POOL/DATASET"
 _SETTINGS_MODE = 0o644
@@ -64,12 +67,21 @@ class ReplicationSettings(Struct, frozen=True):
     connect_timeout_s: int = 10
 
 
+class BranchSettings(Struct, frozen=True):
+    """What becomes of branches: ``expire_after_days`` is their age in days at which they are destroyed, or
+    None for never."""
+
+    expire_after_days: int | None = None
+
+
 class Settings(Struct, frozen=True):
     """The settings of this node and the file that they came from.
 
     ``datasets`` are the active datasets, at least one, in order of precedence; the first is where new VMs
     go. ``hostname`` takes the place of the system's own name for this node. ``ssh_keys`` are public keys
-    for VMs, each a line as in authorized_keys.
+    for VMs, each a line as in authorized_keys. ``hypervisor`` takes the place of the one that
+    goes with the system. ``vnc_address`` is where the screens of VMs are to be reached.
+    ``key_location`` is the path of the file with the key of an encrypted VM, ``{vm}`` standing for its name.
     """
 
     read_from: Path
@@ -81,7 +93,15 @@ class Settings(Struct, frozen=True):
     dns_search_domain: str = ""
     state_dir: Path = DEFAULT_STATE_DIR
     run_dir: Path = DEFAULT_RUN_DIR
+    hypervisor: str | None = None
+    vnc_address: str = DEFAULT_VNC_ADDRESS
+    key_location: str | None = None
     replication: ReplicationSettings = field(default_factory=ReplicationSettings)
+    branches: BranchSettings = BranchSettings()
+    marker_dir: Path = DEFAULT_MARKER_DIR
+    textfile_dir: Path | None = None
+    """Where metrics are written for node_exporter after each run, or None for nowhere."""
+    promises: Promises = Promises()
 
 
 def find_settings_file(environ: Mapping[str, str], search: Sequence[Path] = DEFAULT_PLACES) -> Path:
@@ -135,6 +155,9 @@ def first_settings_text(datasets: Sequence[str]) -> str:
         datasets=named,
         state_dir=DEFAULT_STATE_DIR,
         run_dir=DEFAULT_RUN_DIR,
+        marker_dir=DEFAULT_MARKER_DIR,
+        rpo=DEFAULT_RPO_MINUTES,
+        vnc_address=DEFAULT_VNC_ADDRESS,
         keep=replication.keep,
         connect_timeout_s=replication.connect_timeout_s,
         target_keep=keep,
@@ -164,6 +187,33 @@ datasets = [{datasets}]
 # What hoster remembers between runs, and its locks.
 # state-dir = "{state_dir}"
 # run-dir = "{run_dir}"
+
+# Where ERROR_<job> lies from a failure of a replication job to its next success.
+# marker-dir = "{marker_dir}"
+
+# Where metrics are written after each run: the folder of node_exporter's textfile collector.
+# textfile-dir = "/var/lib/prometheus/node-exporter"
+
+# What runs VMs, where it is to be another than the system's own (qemu on Linux).
+# hypervisor = "qemu"
+
+# The address on which the screens of VMs are shown. Their passwords are weak: other addresses than the node's
+# own are for networks that nobody else is in.
+# vnc-address = "{vnc_address}"
+
+# The file with the key of an encrypted VM, {{vm}} standing for its name. It is read when a replica takes
+# over; without it, the key is asked for.
+# key-location = "/root/keys/{{vm}}"
+
+[promises]
+# By how many minutes a replica may lag, at most: what status, its --check and the alerts go by.
+# rpo = {rpo}
+# vms = {{ web1 = 15 }}
+# tags = {{ database = 60 }}
+
+[branches]
+# After how many days a branch is destroyed: what was set aside when a VM went back. Without it, never.
+# expire-after-days = 90
 
 [replication]
 # How many snapshots of type replication stay on this node for each VM. Those that a target still needs
@@ -203,11 +253,20 @@ def _from_document(document: settings_file.Document, path: Path) -> Settings:
         dns_search_domain=document.dns_search_domain,
         state_dir=_folder(document.state_dir, DEFAULT_STATE_DIR, place.key("state-dir")),
         run_dir=_folder(document.run_dir, DEFAULT_RUN_DIR, place.key("run-dir")),
+        hypervisor=document.hypervisor,
+        key_location=_key_location(document.key_location, place.key("key-location")),
+        vnc_address=_address(document.vnc_address or DEFAULT_VNC_ADDRESS, place.key("vnc-address")),
         replication=ReplicationSettings(
             keep=defaults.keep if replication.keep is None else replication.keep,
             target_keep={**defaults.target_keep, **given},
             speed_limit_mib_s=replication.speed_limit,
             connect_timeout_s=replication.connect_timeout or defaults.connect_timeout_s,
+        ),
+        branches=BranchSettings(document.branches.expire_after_days),
+        marker_dir=_folder(document.marker_dir, DEFAULT_MARKER_DIR, place.key("marker-dir")),
+        textfile_dir=_textfile_dir(document.textfile_dir, place.key("textfile-dir")),
+        promises=Promises(
+            document.promises.rpo or DEFAULT_RPO_MINUTES, document.promises.vms, document.promises.tags
         ),
     )
 
@@ -242,3 +301,22 @@ def _folder(text: str | None, default: Path, place: Place) -> Path:
     if not text.startswith("/"):
         raise place.unexpected(text, "a path that begins with /")
     return Path(text)
+
+
+def _textfile_dir(text: str | None, place: Place) -> Path | None:
+    return None if text is None else _folder(text, Path("/"), place)
+
+
+def _key_location(text: str | None, place: Place) -> str | None:
+    if text is not None and not text.startswith("/"):
+        raise place.unexpected(text, "a path that begins with /, such as /root/keys/{vm}")
+    return text
+
+
+def _address(text: str, place: Place) -> str:
+    from ipaddress import ip_address
+
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        raise place.unexpected(text, "an IP address, such as 127.0.0.1") from None

@@ -46,6 +46,20 @@ class Replication(_Table, frozen=True):
     connect_timeout: AtLeastOne | None = None
 
 
+class Branches(_Table, frozen=True):
+    """``[branches]``."""
+
+    expire_after_days: AtLeastOne | None = None
+
+
+class Promises(_Table, frozen=True):
+    """``[promises]``."""
+
+    rpo: AtLeastOne | None = None
+    vms: dict[str, AtLeastOne] = {}
+    tags: dict[str, AtLeastOne] = {}
+
+
 class Document(_Table, frozen=True):
     """hoster.toml."""
 
@@ -57,7 +71,14 @@ class Document(_Table, frozen=True):
     dns_search_domain: str = ""
     state_dir: NotEmpty | None = None
     run_dir: NotEmpty | None = None
+    hypervisor: NotEmpty | None = None
+    vnc_address: NotEmpty | None = None
+    key_location: NotEmpty | None = None
     replication: Replication = Replication()
+    branches: Branches = Branches()
+    marker_dir: NotEmpty | None = None
+    textfile_dir: NotEmpty | None = None
+    promises: Promises = Promises()
 
 
 class HostSshKey(msgspec.Struct, frozen=True):
@@ -163,7 +184,8 @@ def _mismatch(found: Any, message: str, place: Place) -> ConfigurationError:
         found = found[step]
         place = place.item(step) if isinstance(step, int) else place.key(step)
     kinds = " or ".join(_WORDS.get(kind, kind) for kind in kinds.split(" | ") if kind != "null")
-    return place.unexpected(found, kinds + _BOUNDS.get(rest, ""))
+    each = " for each key" if path.endswith("[...]") else ""
+    return place.unexpected(found, kinds + _BOUNDS.get(rest, "") + each)
 
 
 def _steps(path: str) -> Iterator[str | int]:

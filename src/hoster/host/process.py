@@ -1,26 +1,30 @@
-"""The only place that starts processes: one at a time, or two joined by a pipe.
+"""The only place that starts processes: one at a time, two joined by a pipe, or one that is to live on.
 
 Commands are argv lists, never shell text. Every process ends with the call that started it: on an error,
-a time-out or an interrupt it is killed and waited for. Nothing here reads hoster's own standard input.
+a time-out or an interrupt it is killed and waited for; only what :func:`spawn` starts outlives hoster.
+Nothing here reads hoster's own standard input.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import threading
-from collections.abc import Sequence
-from typing import IO, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import IO, Protocol, TypeVar
 
 from msgspec import Struct
 
 from hoster.errors import OperationFailed
 from hoster.host.pump import TALK_LIMIT, Cancellation, Ending, Flow, Listener, Meter, pump
+from hoster.host.spoken import Spoken
 
 __all__ = [
     "OUTPUT_LIMIT",
     "Completed",
+    "Detached",
     "Ending",
     "Meter",
     "Patience",
@@ -28,10 +32,13 @@ __all__ = [
     "Runner",
     "SystemRunner",
     "end",
+    "spawn",
 ]
 
-OUTPUT_LIMIT = 256 * 1024 * 1024
-"""Most that one command may print, in bytes; a listing of 100,000 snapshots stays well below."""
+OUTPUT_LIMIT = 64 * 1024 * 1024
+"""Most that one command may print that is not read line by line, in bytes."""
+
+T = TypeVar("T")
 
 
 class Completed(Struct, frozen=True):
@@ -75,6 +82,14 @@ class Runner(Protocol):
 
     def run(self, argv: Sequence[str], *, stdin: str = "", timeout_s: float | None = None) -> Completed: ...
 
+    def read(
+        self,
+        argv: Sequence[str],
+        reader: Callable[[Iterator[str]], T],
+        *,
+        timeout_s: float | None = None,
+    ) -> tuple[T, Completed]: ...
+
     def pipe(self, producer: Sequence[str], consumer: Sequence[str], meter: Meter) -> Piped: ...
 
     def head(self, argv: Sequence[str], amount: int) -> bytes: ...
@@ -102,6 +117,33 @@ class SystemRunner:
         if len(out) > OUTPUT_LIMIT:
             raise OperationFailed(f"{argv[0]} printed more than {OUTPUT_LIMIT} bytes")
         return Completed(tuple(argv), process.returncode, _text(out), _text(err))
+
+    def read(
+        self,
+        argv: Sequence[str],
+        reader: Callable[[Iterator[str]], T],
+        *,
+        timeout_s: float | None = None,
+    ) -> tuple[T, Completed]:
+        """Runs ``argv`` to its end and hands its output to ``reader``, line by line, as it is printed.
+
+        What ``reader`` returns, and how the command ended, which holds no output. What it does not read is
+        passed over. OperationFailed if the command cannot be started, or prints nothing for ``timeout_s``.
+        """
+        process = self._start(argv, subprocess.DEVNULL)
+        try:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            spoken = Spoken(argv[0], process.stdout.fileno(), process.stderr.fileno(), timeout_s)
+            result = reader(spoken.lines())
+            for _ in spoken.lines():
+                pass
+            process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise OperationFailed(f"{argv[0]}: it does not end") from None
+        finally:
+            _end(process)
+        return result, Completed(tuple(argv), process.returncode, "", _text(spoken.messages))
 
     def pipe(self, producer: Sequence[str], consumer: Sequence[str], meter: Meter) -> Piped:
         """Feeds the output of ``producer`` to ``consumer``, through ``meter``.
@@ -189,6 +231,59 @@ def end(process: subprocess.Popen[bytes], grace_s: float = 2.0) -> None:
         pass
     finally:
         _end(process)
+
+
+class Detached:
+    """A process that lives on by itself; for as long as this one lives, it is asked after here."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._status: int | None = None
+
+    def ended(self) -> int | None:
+        """How it ended, negative for a signal; None while it lives."""
+        if self._status is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self._status = os.waitstatus_to_exitcode(status) if pid else None
+        return self._status
+
+    def kill(self) -> None:
+        """Ends it at once and waits for that."""
+        if self.ended() is None:
+            os.kill(self.pid, signal.SIGKILL)
+            self._status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+def spawn(argv: Sequence[str], output: int, inherited: Sequence[int] = ()) -> Detached:
+    """Starts a process that outlives this one: in a session of its own, with / as its working directory.
+
+    What it prints goes to the descriptor ``output``; the descriptors ``inherited`` are open in it under
+    their numbers here. A command that does not exist ends with 127, having said so.
+    """
+    # The constant script is what posix_spawn(3) has no portable action for.
+    command = ("/bin/sh", "-c", 'cd / && exec "$@"', "sh", *argv)
+    for descriptor in inherited:
+        os.set_inheritable(descriptor, True)
+    try:
+        pid = os.posix_spawn(
+            command[0],
+            command,
+            {**os.environ, "LC_ALL": "C"},
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, output, 1),
+                (os.POSIX_SPAWN_DUP2, output, 2),
+            ],
+            setsid=True,
+            setsigmask=[],
+            setsigdef=[signal.SIGPIPE, signal.SIGINT, signal.SIGTERM],
+        )
+    except OSError as error:
+        raise OperationFailed(f"{argv[0]}: cannot be started: {error.strerror}") from error
+    finally:
+        for descriptor in inherited:
+            os.set_inheritable(descriptor, False)
+    return Detached(pid)
 
 
 def _talk(source: subprocess.Popen[bytes], sink: subprocess.Popen[bytes]) -> tuple[int, int, int]:

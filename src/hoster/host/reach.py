@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-SYSTEM_PATH = "/sbin:/usr/sbin:/usr/local/sbin:/bin:/usr/bin:/usr/local/bin"
-"""Appended to PATH on the far side: a non-interactive login often lacks the sbin directories."""
+SYSTEM_PATH = "/sbin:/usr/sbin:/usr/local/sbin:/bin:/usr/bin:/usr/local/bin:/opt/hoster-core"
+"""Appended to PATH on the far side: a non-interactive login often lacks the sbin directories, and hoster may
+lie in the original's folder."""
 
 
 class Host(Protocol):
@@ -55,13 +56,14 @@ def local_machine() -> str:
     return boot_id.read_text().strip() if boot_id.exists() else ""
 
 
-def remote_shell_line(command: Sequence[str]) -> str:
-    """``command`` as one line that any login shell (sh, csh, fish) hands on unchanged.
+def remote_shell_line(command: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
+    """``command``, with these variables, as one line that any login shell (sh, csh, fish) hands on unchanged.
 
     The single place in which hoster quotes: the words are quoted for sh, and the whole once more for
     whatever shell the account has, which only has to know single quotes.
     """
-    inner = f"PATH=$PATH:{SYSTEM_PATH}; export PATH; exec {shlex.join(command)}"
+    variables = "".join(f"{n}={shlex.quote(v)}; export {n}; " for n, v in (environment or {}).items())
+    inner = f"PATH=$PATH:{SYSTEM_PATH}; export PATH; {variables}exec {shlex.join(command)}"
     return f"exec /bin/sh -c {quoted(inner)}"
 
 

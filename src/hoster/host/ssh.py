@@ -19,6 +19,7 @@ from types import TracebackType
 from msgspec import Struct
 
 from hoster.errors import OperationFailed, Unreachable
+from hoster.host.origin import ORIGIN, own_origin
 from hoster.host.process import SystemRunner, end
 from hoster.host.reach import MACHINE_SCRIPT, quoted, remote_shell_line
 from hoster.model.names import Endpoint
@@ -66,6 +67,7 @@ class SshSession:
         self._lock: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._machine = ""
+        self._origin = own_origin()
 
     @property
     def name(self) -> str:
@@ -103,7 +105,7 @@ class SshSession:
             "ProxyCommand=false",
             "--",
             self.name,
-            remote_shell_line(command),
+            remote_shell_line(command, {ORIGIN: self._origin}),
         )
 
     def close(self) -> None:
@@ -237,14 +239,16 @@ def _private_folder(run_dir: Path) -> tuple[Path, int]:
 
     try:
         run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix="ssh-", dir=run_dir))
+        made = Path(tempfile.mkdtemp(prefix="new-ssh-", dir=run_dir))
+        lock = _lock_file(made)
+        # It gets its name once it is locked: before, another hoster would take it for one that is left over.
+        folder = made.rename(run_dir / made.name.removeprefix("new-"))
     except OSError as error:
         raise OperationFailed(
             f"{run_dir}: no folder for the connection can be made there: {error.strerror}",
             hint="run hoster as root",
         ) from error
-    lock = _lock_file(folder)
-    assert lock is not None, "a folder made just now cannot be locked by another process"
+    assert lock is not None, "nobody else looks for folders of that name"
     for stale in run_dir.glob("ssh-*"):
         freed = _lock_file(stale) if stale != folder else None
         if freed is not None:

@@ -21,7 +21,17 @@ MAX_DATASET_NAME = 255
 LONGEST_SUFFIX = len("#hoster-0123456789abcdef-0123456789abcdef")
 """What a dataset's name must leave free: hoster's bookmarks have the longest names it makes."""
 
+LONGEST_HOST = 253
+"""Characters of a host name (RFC 1035)."""
+
+LONGEST_JOB = 200
+"""A job's name becomes part of the names of files, which have at most 255 characters."""
+
 _COMPONENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*")
+_EXISTING = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9_.:][A-Za-z0-9_.: -]{0,254}")
+_EXISTING_SNAPSHOT = re.compile(
+    r"(?:[A-Za-z0-9_.:-][A-Za-z0-9_.:/ -]*@)?(?!\.{1,2}\Z)[A-Za-z0-9_.:][A-Za-z0-9_.: -]*"
+)
 _BRANCH = re.compile(r"\.branch-[0-9]")
 _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9._-]+)?")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
@@ -105,19 +115,40 @@ def snapshot_type(text: str) -> SnapshotType:
         return SnapshotType(text)
     except ValueError:
         known = ", ".join(SnapshotType)
-        raise ValueError(f"{text!r} is not a snapshot type (one of: {known})") from None
+        raise ValueError(f"{shown(text)} is not a snapshot type (one of: {known})") from None
 
 
 def vm_name(text: str) -> str:
     """``text`` if it can name a VM; ValueError with the reason otherwise."""
     if not _COMPONENT.fullmatch(text):
         raise ValueError(
-            f"{text!r} cannot name a VM: letters, digits and _ . : - are allowed,"
+            f"{shown(text)} cannot name a VM: letters, digits and _ . : - are allowed,"
             " the first a letter, digit or _"
         )
     if _BRANCH.search(text):
         raise ValueError(
-            f"{text!r} cannot name a VM: names with .branch-<date> are kept for set-aside states"
+            f"{shown(text)} cannot name a VM: names with .branch-<date> are kept for set-aside states"
+        )
+    return text
+
+
+def existing_vm_name(text: str) -> str:
+    """``text`` if a VM or a branch that exists can be called so; ValueError with the reason otherwise.
+
+    More than :func:`vm_name` allows for new ones, and nothing that ZFS has no names with.
+    """
+    if not _EXISTING.fullmatch(text):
+        raise ValueError(
+            f"{shown(text)} is no name of a VM: ZFS has names of letters, digits, blanks and _ . : -"
+        )
+    return text
+
+
+def existing_snapshot_name(text: str) -> str:
+    """``text`` if a snapshot that exists can be called so, in short or in full; ValueError otherwise."""
+    if len(text) > MAX_DATASET_NAME or not _EXISTING_SNAPSHOT.fullmatch(text):
+        raise ValueError(
+            f"{shown(text)} is no name of a snapshot: ZFS has names of letters, digits, blanks and _ . : -"
         )
     return text
 
@@ -127,7 +158,7 @@ def dataset_name(text: str) -> str:
     for component in text.split("/"):
         if not _COMPONENT.fullmatch(component):
             raise ValueError(
-                f"{text!r} is not a dataset name: {component!r} is empty, or has characters"
+                f"{shown(text)} is not a dataset name: {component!r} is empty, or has characters"
                 " other than letters, digits and _ . : -, or begins with . : or -"
             )
     room = MAX_DATASET_NAME - LONGEST_SUFFIX
@@ -158,19 +189,25 @@ def endpoint(text: str) -> Endpoint:
     'root@10.5.199.85'
     """
     user, at, host = text.rpartition("@")
-    if (at and not _USER.fullmatch(user)) or not _HOST.fullmatch(host):
+    legal = _HOST.fullmatch(host) and (not at or _USER.fullmatch(user))
+    if not legal or len(host) > LONGEST_HOST:
         raise ValueError(
-            f"{text!r} is not an endpoint: expected HOST or USER@HOST (a name, an IPv4 or an IPv6 address;"
-            " the port goes into --port)"
+            f"{shown(text)} is not an endpoint: expected HOST or USER@HOST"
+            " (a name, an IPv4 or an IPv6 address; the port goes into --port)"
         )
     return Endpoint(host, user)
 
 
 def job_name(text: str) -> str:
     """``text`` if it can name a replication job (``--script-name``): one path component, nothing hidden."""
-    if not _COMPONENT.fullmatch(text):
+    if not _COMPONENT.fullmatch(text) or len(text) > LONGEST_JOB:
         raise ValueError(
-            f"{text!r} cannot name a job: letters, digits and _ . : - are allowed,"
-            " the first a letter, digit or _"
+            f"{shown(text)} cannot name a job: letters, digits and _ . : - are allowed, {LONGEST_JOB} of them"
+            " at most, the first a letter, digit or _"
         )
     return text
+
+
+def shown(text: str) -> str:
+    """``text`` for a message: control characters made visible, the rest of a very long one left out."""
+    return repr(text) if len(text) <= 80 else f"{text[:60]!r}… ({len(text)} characters)"

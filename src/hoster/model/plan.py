@@ -12,7 +12,7 @@ from enum import StrEnum
 from msgspec import Struct, field
 
 from hoster.model.anchors import TargetKey
-from hoster.model.storage import DatasetKind, Mode, ResumeToken, Snapshot, Version
+from hoster.model.storage import DatasetKind, Mode, ResumeToken, Snapshot, Version, View
 
 
 class TakeSnapshot(Struct, frozen=True):
@@ -96,7 +96,7 @@ class Plan(Struct, frozen=True):
 
 
 class Ground(StrEnum):
-    """Why a VM's replication is refused; stable words, found in ``--json`` and in the reference."""
+    """Why something is refused for a VM; stable words, found in ``--json`` and in the reference."""
 
     IS_REPLICA = "is-replica"
     SAME_DATASET = "same-dataset"
@@ -104,6 +104,10 @@ class Ground(StrEnum):
     TARGET_PARENT_MISSING = "target-parent-missing"
     FOREIGN_DATASET = "foreign-dataset"
     NOT_A_REPLICA = "not-a-replica"
+    SUPERSEDED = "superseded"
+    SPLIT = "split"
+    NOTHING_WHOLE = "nothing-whole"
+    MAY_LOSE_DATA = "may-lose-data"
     NO_COMMON_VERSION = "no-common-version"
     REPLICA_MODIFIED = "replica-modified"
     REPLICA_AHEAD = "replica-ahead"
@@ -114,6 +118,14 @@ class Ground(StrEnum):
     KEY_NOT_LOADED = "key-not-loaded"
     WOULD_LIE_READABLE = "would-lie-readable"
     DESCENDANT_RENAMED = "descendant-renamed"
+    OF_ANOTHER_VM = "of-another-vm"
+    VERSION_MISSING = "version-missing"
+    PARTLY_RECEIVED = "partly-received"
+    RUNNING = "running"
+    IN_USE = "in-use"
+    HELD = "held"
+    CLONED = "cloned"
+    NEEDED_BY_TARGET = "needed-by-target"
 
 
 class Refusal(Struct, frozen=True):
@@ -136,6 +148,15 @@ class Outcome(StrEnum):
     FAILED = "failed"
 
 
+class Common(Struct, frozen=True):
+    """The newest version that both ends have: its short name, its GUID in decimal, when it was taken (Unix
+    seconds by the clock of whoever took it)."""
+
+    name: str
+    guid: str
+    taken_at: int
+
+
 class VmReport(Struct, frozen=True):
     """What happened to one VM. Sizes in bytes, durations in seconds."""
 
@@ -149,11 +170,21 @@ class VmReport(Struct, frozen=True):
     sent_bytes: int = 0
     seconds: float = 0.0
     destroyed: tuple[Destroyed, ...] = ()
+    branch: str = ""
+    """What was set aside, by its name as ``vm branches`` lists it; empty where nothing was."""
+    done: tuple[str, ...] = ()
+    """What was changed, in words, beside what the other fields say."""
     notes: tuple[str, ...] = ()
+    vm_id: str = ""
+    """The VM's identity, where it is known."""
+    target: str = ""
+    """The dataset of the replica on the target, where it is known."""
+    newest: Common | None = None
+    """Of a replication: what the target was last seen to share with this node."""
 
 
 class Destroyed(Struct, frozen=True):
-    """A snapshot that was destroyed (or, in a dry run, would be), where, and why."""
+    """A snapshot, bookmark or dataset that was destroyed (or, in a dry run, would be), where, and why."""
 
     node: str
     snapshot: str
@@ -166,6 +197,8 @@ class Report(Struct, frozen=True):
     vms: tuple[VmReport, ...]
     dry_run: bool = False
     facts: Mapping[str, str] = field(default_factory=dict)
+    seen: View | None = None
+    """What this node looked like before anything was done, for whoever measures."""
 
     def with_outcome(self, outcome: Outcome) -> tuple[VmReport, ...]:
         """The VMs that ended so, in order."""

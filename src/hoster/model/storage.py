@@ -59,16 +59,37 @@ class Intent(Struct, frozen=True):
     """What is to become of a dataset in a swap (:mod:`hoster.planning.swap`), written on it beforehand.
 
     ``guid`` is the version that the VM goes back to; ``stamp`` the UTC time from which the branch is named;
-    ``root`` the name of the VM's own dataset; ``canmount`` the local value of that property, or ``-``.
+    ``root`` the name of the VM's own dataset; ``canmount`` the local value of that property, or ``-``;
+    ``mounted`` whether it was mounted. ``in_place``: nothing newer is left, and the dataset itself is rolled
+    back. ``restores`` is the stamp of the branch that becomes the VM again (empty: none does); there is no
+    version to go back to then, and ``guid`` is 0.
     """
 
     stamp: str
     guid: int
     canmount: str
     root: str
+    mounted: bool = False
+    in_place: bool = False
+    restores: str = ""
 
     def __str__(self) -> str:
-        return f"{self.stamp}/{self.guid:016x}/{self.canmount}/{self.root}"
+        version = f"in-place:{self.guid:016x}" if self.in_place else f"{self.guid:016x}"
+        what = f"branch:{self.restores}" if self.restores else version
+        mount = f"{self.canmount},mounted" if self.mounted else self.canmount
+        return f"{self.stamp}/{what}/{mount}/{self.root}"
+
+
+class Site(Struct, frozen=True):
+    """A copy of a VM elsewhere: the endpoint as its source calls it, and the name of the dataset there.
+
+    ``key`` is the path of the ssh key on the node that knows this site, or empty.
+    """
+
+    endpoint: str
+    dataset: str
+    port: int | None = None
+    key: str = ""
 
 
 class Marks(Struct, frozen=True):
@@ -88,6 +109,11 @@ class Marks(Struct, frozen=True):
     key_digest: str | None = None
     """What stood for the wrapping key in the stream that a raw replica was last continued with."""
     swap: Intent | None = None
+    demoted: bool = False
+    """This replica was a primary before, and its administrator has given it up: what it wrote alone may be
+    set aside."""
+    sites: tuple[Site, ...] = ()
+    """Where the VM's replicas are, as far as this copy was told."""
 
 
 class ResumeToken(Struct, frozen=True):

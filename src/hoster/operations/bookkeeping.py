@@ -22,7 +22,7 @@ from hoster.operations.job import Job, Passage, hold_tag
 from hoster.operations.request import ReplicationRequest
 from hoster.planning.replication import unmarked
 from hoster.planning.retention import plan_retention, plan_target_retention
-from hoster.planning.transfers import common_base
+from hoster.planning.transfers import common_base, left_anchors
 from hoster.zfs.store import SnapshotMark, ZfsStore
 
 Work = Sequence[tuple[Job, Passage]]
@@ -49,7 +49,7 @@ def put_right(context: Context, target: ZfsStore, jobs: Sequence[Job]) -> None:
     left = [
         _Leftover(job, passage, passage.base, old)
         for job, passage in _work(jobs)
-        if (old := _left_anchors(job, passage))
+        if (old := left_anchors(passage.leg, job.site.key))
     ]
     try:
         _prune_source(context, left)
@@ -103,16 +103,6 @@ def _release_left(zfs: ZfsStore, jobs: Sequence[Job]) -> None:
             passage.source = replace(passage.source, snapshots=snapshots)
 
 
-def _left_anchors(job: Job, passage: Passage) -> tuple[Bookmark, ...]:
-    """Anchors of transfers that did not arrive. Where a stream goes on, both of its ends stay anchored."""
-    old = superseded_anchors(passage.source, job.site.key, passage.base)
-    partial = passage.part.leg.partial
-    if partial is None:
-        return old
-    through = [b for b in old if b.guid == partial.to_guid]
-    return tuple(b for b in old if b not in through) if through else ()
-
-
 def _after(job: Job, passage: Passage, base: Version) -> _Leftover:
     return _Leftover(job, passage, base, superseded_anchors(passage.source, job.site.key, base))
 
@@ -160,12 +150,15 @@ def _prune_source(context: Context, work: Sequence[_Leftover]) -> None:
         planned |= {step.victim.full_name: (job, passage, step) for step in retention.destroys}
     # The anchors first: a snapshot that still has one is not destroyed.
     context.zfs.destroy_bookmarks([bookmark for leftover in work for bookmark in leftover.anchors])
+    gone: set[str] = set()
     for answer in context.zfs.destroy([step.victim for _, _, step in planned.values()]):
         job, passage, step = planned[answer.name]
         _record(job, context.zfs.node, step, answer.done, answer.explained)
         if answer.done:
-            left = tuple(s for s in passage.source.snapshots if s.guid != step.victim.guid)
-            passage.source = replace(passage.source, snapshots=left)
+            gone.add(answer.name)
+    for _, passage, _, _ in work:
+        left = tuple(s for s in passage.source.snapshots if s.full_name not in gone)
+        passage.source = replace(passage.source, snapshots=left)
 
 
 def _record(job: Job, node: str, step: DestroySnapshot, done: bool, explained: str) -> None:

@@ -1,16 +1,23 @@
-"""The branches of VMs: what was set aside when one went back; listed, or given up by name or by age."""
+"""The branches of VMs: what was set aside when one went back; listed, brought back, or given up by name or by
+age."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from msgspec import Struct
 
-from hoster.errors import OperationFailed, Refused
-from hoster.model.plan import Destroyed, Outcome, Report, VmReport
+from hoster.errors import OperationFailed, Refused, UsageError
+from hoster.model.anchors import anchor_target
+from hoster.model.plan import Destroyed, Outcome, Refusal, Report, VmReport
 from hoster.model.storage import Bookmark, Dataset, Role, Snapshot
+from hoster.model.vms import Vm
 from hoster.operations.context import Context
+from hoster.operations.going_back import Course, Power, go_back
+from hoster.operations.swapping import branches_beside, new_stamp, restore
+from hoster.planning.refusals import Subject
+from hoster.planning.rollback import Restoration, plan_restoration
 from hoster.planning.swap import branch_of
 
 
@@ -34,10 +41,24 @@ def list_branches(context: Context, vm: str | None = None) -> tuple[Branch, ...]
     return tuple(sorted(found, key=lambda branch: (branch.branched_at, branch.name)))
 
 
+def restore_branch(context: Context, name: str, power: Power, *, dry_run: bool) -> Report:
+    """Lets a branch be the VM again; what the VM is now becomes a branch, and nothing is destroyed.
+
+    OperationFailed where there is no such branch, or no VM any more whose branch it is.
+    """
+    found = _branch(_tree(context, name)[0])
+    assert found is not None, "a tree begins with its branch"
+
+    def decide(vm: Vm) -> Course | Refusal:
+        return _restoration(context, found, vm)
+
+    return go_back(context, found.vm, power, decide, dry_run=dry_run)
+
+
 def destroy_branch(context: Context, name: str, *, dry_run: bool) -> Report:
     """Destroys one branch: each of its snapshots and datasets by its name, and nothing else.
 
-    Refused where a snapshot of it is held or has a clone.
+    Refused where a snapshot of it is held, has a clone, or is the last that a target is known to share.
     """
     tree = _tree(context, name)
     snapshots = [s for dataset in tree for s in dataset.snapshots]
@@ -49,6 +70,7 @@ def destroy_branch(context: Context, name: str, *, dry_run: bool) -> Report:
                 f"{snapshot.full_name} cannot be destroyed: {why}",
                 hint=f"zfs holds {snapshot.full_name}" if snapshot.holds else "hoster vm branches",
             )
+    _refuse_if_needed(context, tree)
     gone = _named(tree, snapshots)
     if not dry_run:
         _destroy(context, tree, snapshots, bookmarks)
@@ -56,20 +78,72 @@ def destroy_branch(context: Context, name: str, *, dry_run: bool) -> Report:
     return Report((VmReport(name, outcome, destroyed=gone),), dry_run)
 
 
-def expire_branches(context: Context, *, older_than: timedelta, dry_run: bool) -> Report:
-    """Destroys the branches set aside longer ago than that; what cannot go is reported and stays."""
+def expire_branches(context: Context, *, older_than: timedelta | None = None, dry_run: bool) -> Report:
+    """Destroys the branches set aside longer ago than that; what cannot go is reported and stays.
+
+    Without an age, the one of the settings; UsageError where they have none.
+    """
+    if older_than is None:
+        days = context.settings.branches.expire_after_days
+        if days is None:
+            raise UsageError(
+                "how old a branch must be is said neither here nor in the configuration",
+                hint="add --older-than DAYS, or set expire-after-days in the table [branches] of hoster.toml",
+            )
+        older_than = timedelta(days=days)
     limit = datetime.now(UTC) - older_than
-    reports: list[VmReport] = []
-    for branch in list_branches(context):
-        if branch.branched_at >= limit:
-            continue
-        try:
-            reports += destroy_branch(context, branch.name, dry_run=dry_run).vms
-        except Refused as error:
-            reports.append(VmReport(branch.name, Outcome.REFUSED, error.message, error.hint))
-        except OperationFailed as error:
-            reports.append(VmReport(branch.name, Outcome.FAILED, error.message, error.hint))
-    return Report(tuple(reports), dry_run)
+    due = [branch.name for branch in list_branches(context) if branch.branched_at < limit]
+    reports: dict[str, VmReport] = {}
+    tried: list[str] = []
+    while due != tried:  # what was a clone of another one may be free now that this one is gone
+        tried = due
+        for name in tried:
+            reports[name] = _expired(context, name, dry_run=dry_run)
+        due = [name for name in tried if reports[name].outcome is Outcome.REFUSED]
+    return Report(tuple(reports.values()), dry_run)
+
+
+def _expired(context: Context, name: str, *, dry_run: bool) -> VmReport:
+    try:
+        return destroy_branch(context, name, dry_run=dry_run).vms[0]
+    except Refused as error:
+        return VmReport(name, Outcome.REFUSED, error.message, error.hint)
+    except OperationFailed as error:
+        return VmReport(name, Outcome.FAILED, error.message, error.hint)
+
+
+def _restoration(context: Context, branch: Branch, vm: Vm) -> Course | Refusal:
+    root = vm.dataset.name
+    if branch.dataset.rpartition("/")[0] != root.rpartition("/")[0]:
+        raise OperationFailed(f"{branch.dataset} is beside another dataset than {root}")
+    beside = branches_beside(context.zfs, root)
+    view = context.zfs.look_for([root, *beside])
+    found = view.get(branch.dataset)
+    if found is None or found.marks.role is not Role.BRANCH:
+        raise OperationFailed(f"there is no branch {branch.name} any more", hint="hoster vm branches")
+    tree = (found, *view.below(branch.dataset))
+    subject = Subject(vm.name, vm.dataset, vm.role, vm.parent, vm.descendants)
+    plan = plan_restoration(subject, tree, view.datasets)
+    if isinstance(plan, Refusal):
+        return plan
+
+    def act() -> VmReport:
+        stamp, restored = new_stamp(context.now(), root, beside), branch.dataset.rpartition("-")[2]
+        aside = restore(context.zfs, root, stamp, restored, vm.everything, plan.anchors)
+        return _restored(vm, branch, plan, aside.rpartition("/")[2])
+
+    return Course(_restored(vm, branch, plan, f"{vm.name}.branch-…"), act, (*vm.everything, *tree))
+
+
+def _restored(vm: Vm, branch: Branch, plan: Restoration, aside: str) -> VmReport:
+    return VmReport(
+        vm.name,
+        Outcome.DONE,
+        f"{branch.name} is the VM again; what it was until now is kept in {aside}",
+        f"hoster vm branches restore {aside}    (brings it back)",
+        branch=aside,
+        notes=tuple(str(outlook) for outlook in plan.outlooks),
+    )
 
 
 def _branch(dataset: Dataset) -> Branch | None:
@@ -99,6 +173,32 @@ def _tree(context: Context, name: str) -> list[Dataset]:
     if not roots or _branch(roots[0]) is None:
         raise OperationFailed(f"there is no branch {name} on this node", hint="hoster vm branches")
     return [roots[0], *view.below(roots[0].name)]
+
+
+def _refuse_if_needed(context: Context, tree: Sequence[Dataset]) -> None:
+    """A branch that holds anchors for a target is all that is left for that, if the VM has none for it."""
+    parsed = branch_of(tree[0].name)
+    root = parsed[0] if parsed is not None else ""
+    anchored = {dataset.name: _targets(dataset) for dataset in tree}
+    if not any(anchored.values()):
+        return
+    view = context.zfs.look_for([root])
+    now: Mapping[str, Dataset] = view.datasets
+    for dataset in tree:
+        counterpart = now.get(root + dataset.name.removeprefix(tree[0].name))
+        missing = anchored[dataset.name] - (_targets(counterpart) if counterpart is not None else set())
+        if missing:
+            bookmark = next(b for b in dataset.bookmarks if str(anchor_target(b)) in missing)
+            raise Refused(
+                f"{dataset.name} is needed: it holds the last version that a target is known to share with"
+                f" this VM ({bookmark.name})",
+                hint=f"replicate the VM there; or, if that target is gone for good: zfs destroy"
+                f" {bookmark.full_name}",
+            )
+
+
+def _targets(dataset: Dataset) -> set[str]:
+    return {str(target) for b in dataset.bookmarks if (target := anchor_target(b)) is not None}
 
 
 def _named(tree: Sequence[Dataset], snapshots: Sequence[Snapshot]) -> tuple[Destroyed, ...]:

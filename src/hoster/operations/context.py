@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -18,9 +19,15 @@ from hoster.host.ssh import SshOptions, SshSession
 from hoster.planning.refusals import LOCAL
 from hoster.zfs.store import ZfsStore
 
+if TYPE_CHECKING:
+    from hoster.hypervisors.protocol import Hypervisor
+
 
 class Context(Struct, frozen=True):
-    """A node as its use cases see it. ``now`` gives local time, which is what snapshot names carry."""
+    """A node as its use cases see it. ``now`` gives local time, which is what snapshot names carry.
+
+    ``driver`` takes the place of the hypervisor that the settings and the system choose.
+    """
 
     settings: Settings
     hostname: str
@@ -28,11 +35,21 @@ class Context(Struct, frozen=True):
     zfs: ZfsStore
     locks: Locks
     now: Callable[[], datetime] = datetime.now
+    driver: Hypervisor | None = None
 
     @property
     def datasets(self) -> tuple[str, ...]:
         """The active datasets, in the order in which they are searched; the first is the default."""
         return self.settings.datasets
+
+    @property
+    def hypervisor(self) -> Hypervisor:
+        """What runs VMs on this node; ConfigurationError where hoster has no driver for it."""
+        if self.driver is not None:
+            return self.driver
+        from hoster.hypervisors.registry import hypervisor
+
+        return hypervisor(self.settings.hypervisor, self.runner)
 
     @contextmanager
     def reach(self, options: SshOptions) -> Iterator[Callable[[], ZfsStore]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from uuid import uuid4
 
+import msgspec
+
 from hoster.model.storage import Epoch, Marks, Role
 
 
@@ -22,6 +24,8 @@ def properties_of(marks: Marks) -> dict[str, str]:
         "hoster:mode": marks.mode.value if marks.mode else None,
         "hoster:key": marks.key_digest,
         "hoster:swap": None if marks.swap is None else str(marks.swap),
+        "hoster:demoted": "yes" if marks.demoted else None,
+        "hoster:sites": msgspec.json.encode(marks.sites).decode() if marks.sites else None,
         "hoster:production": None if marks.production is None else "yes" if marks.production else "no",
     }
     return {key: value for key, value in found.items() if value is not None}

@@ -7,18 +7,19 @@ Its local mark ``hoster:role`` says what it is here; where there is none (a VM m
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from hoster.config.machine_file import MachineFile, read_machine_file
-from hoster.errors import ConfigurationError, OperationFailed
+from hoster.errors import ConfigurationError, HosterError, OperationFailed
+from hoster.host.usage import flush_volumes
 from hoster.model.machines import MachineConfig
 from hoster.model.storage import Dataset, DatasetKind, Role, View
 from hoster.model.vms import Vm
 from hoster.operations.context import Context
-from hoster.planning.swap import is_part_of_a_swap
+from hoster.planning.swap import is_part_of_a_swap, unfinished
 
 CONFIG_NAME = "vm_config.json"
 
@@ -32,10 +33,16 @@ class Unusable(Struct, frozen=True):
 
 
 class Inventory(Struct, frozen=True):
-    """What is on this node: VMs in the order of the active datasets, then by name."""
+    """What is on this node: VMs in the order of the active datasets, then by name.
+
+    ``mended`` says, by the name of the VM, what was done first about something that a crash had left.
+    """
 
     vms: tuple[Vm, ...]
     unusable: tuple[Unusable, ...]
+    mended: Mapping[str, str] = field(default_factory=dict)
+    view: View | None = None
+    """What it was taken from."""
 
     def named(self, name: str) -> Vm:
         """The VM of that name; OperationFailed where there is none, or more than one."""
@@ -65,14 +72,43 @@ def take_stock(context: Context, view: View) -> Inventory:
             vms.append(found)
         elif found is not None:
             unusable.append(found)
-    return Inventory(tuple(vms), tuple(unusable))
+    return Inventory(tuple(vms), tuple(unusable), view=view)
 
 
-def look_around(context: Context, *, sync: bool = False) -> Inventory:
-    """Looks at this node once and takes stock. With ``sync``, ``written`` counts up to this moment."""
+def look_around(context: Context, *, sync: bool = False, mend: bool = True, held: str = "") -> Inventory:
+    """Looks at this node once and takes stock. With ``sync``, ``written`` counts up to this moment.
+
+    A VM that was going back when a crash came is finished first, unless ``mend`` is off; where that cannot be
+    done, it is none that can be used. ``held`` is the VM whose history the caller holds already.
+    """
     if sync:
+        flush_volumes(context.datasets)
         context.zfs.sync(sorted({d.partition("/")[0] for d in context.datasets}))
-    return take_stock(context, context.zfs.look(context.datasets))
+    view = context.zfs.look(context.datasets)
+    if not unfinished(tuple(view.datasets.values())):
+        return take_stock(context, view)
+    from hoster.operations.history import finish_half_done, half_done
+
+    left = half_done(view)
+    if not left:
+        return take_stock(context, view)
+    why = OperationFailed("it is finished by the next command that is no dry run")
+    done: Mapping[str, str | HosterError] = {root: why for root, _ in left}
+    if mend:
+        done = finish_half_done(context, view, held)
+        view = context.zfs.look(context.datasets)
+    broken = {root: error.message for root, error in done.items() if isinstance(error, HosterError)}
+    stock = take_stock(context, view)
+    unusable = (
+        Unusable(root.rpartition("/")[2], root, f"it was going back when that was interrupted: {problem}")
+        for root, problem in broken.items()
+    )
+    return Inventory(
+        tuple(vm for vm in stock.vms if vm.dataset.name not in broken),
+        (*(u for u in stock.unusable if u.dataset not in broken), *unusable),
+        {root.rpartition("/")[2]: words for root, words in done.items() if isinstance(words, str)},
+        view,
+    )
 
 
 def names_with_tag(context: Context, tag: str) -> tuple[str, ...]:

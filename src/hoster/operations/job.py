@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from msgspec import Struct, field
 
 from hoster.errors import HosterError
-from hoster.model.plan import Destroyed, Refusal, Send
-from hoster.model.storage import Dataset, Mode, Snapshot, Version
+from hoster.model.plan import Common, Destroyed, Refusal, Send
+from hoster.model.storage import Dataset, Marks, Mode, Site, Snapshot, Version
 from hoster.model.vms import Vm
+from hoster.planning.lag import Pair, newest_common
 from hoster.planning.refusals import TargetSite
 from hoster.planning.replication import Clearance, Part
 from hoster.planning.transfers import Leg
@@ -52,6 +55,10 @@ class Job(Struct):
     """The VM's identity; every job has one before anything is sent."""
     left_holds: tuple[str, ...] = ()
     """Snapshots that a run which ended badly has left held."""
+    sites: tuple[Site, ...] = ()
+    """Where its replicas are, this target among them."""
+    told: Marks = Marks()
+    """What its own dataset is to be marked with on the target."""
     taken: str = ""
     sent_bytes: int = 0
     seconds: float = 0.0
@@ -81,6 +88,12 @@ class Job(Struct):
     def fail(self, error: HosterError) -> None:
         """The first failure of a job is the one that is reported."""
         self.failure = self.failure or error
+
+
+def newest_of(pairs: Sequence[Pair]) -> Common | None:
+    """The newest version that both ends have, for the report."""
+    found = newest_common(pairs)
+    return None if found is None else Common(found.name, str(found.guid), found.creation)
 
 
 def hold_tag(site: TargetSite) -> str:

@@ -2,28 +2,60 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from msgspec import Struct
 
-from hoster.host.usage import bhyve_machines, open_below
+from hoster.errors import ConfigurationError, OperationFailed
+from hoster.host.usage import Opener, bhyve_machines, openers
 from hoster.model.storage import Role
 from hoster.model.vms import Vm
 from hoster.operations.context import Context
+from hoster.operations.guests import image_paths, reference
 from hoster.operations.inventory import Unusable, look_around
+
+if TYPE_CHECKING:
+    from hoster.hypervisors.protocol import Hypervisor, Running
+
+
+class State(StrEnum):
+    """Whether a VM runs, as far as this node can tell."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+    IN_USE = "in-use"
+    """Another process than hoster's hypervisor has one of its disks open."""
+
+    UNKNOWN = "unknown"
+    """Its process is there, and does not say what it is."""
 
 
 class ListedVm(Struct, frozen=True):
-    """A VM with what only this node knows: whether its files are in use by a process."""
+    """A VM with what only this node knows. ``trouble`` is why it cannot be told whether it runs."""
 
     vm: Vm
-    running: bool
+    running: Running | None = None
+    users: tuple[Opener, ...] = ()
+    known_to_bhyve: bool = False
+    trouble: str = ""
+
+    @property
+    def state(self) -> State:
+        if self.running is not None:
+            return State.RUNNING
+        if self.trouble:
+            return State.UNKNOWN
+        return State.IN_USE if self.users or self.known_to_bhyve else State.STOPPED
 
     @property
     def icons(self) -> str:
-        """The original's icons: 🟢 running, 🔴 stopped, 💾 backup, 🔒 encrypted, 🔁 production."""
+        """The original's icons (🟢 running, 🔴 stopped, 💾 backup, 🔒 encrypted, 🔁 production), and 🟡."""
         backup = self.vm.role is not Role.PRIMARY
-        state = "🟢" if self.running else "" if backup else "🔴"
         return (
-            state
+            _icon(self.state, backup=backup)
             + ("💾" if backup else "")
             + ("🔒" if self.vm.dataset.encrypted else "")
             + ("🔁" if self.vm.production else "")
@@ -50,8 +82,43 @@ def list_machines(context: Context, name: str | None = None) -> Machines:
     """All VMs of this node, or the one of that name (OperationFailed if there is none)."""
     stock = look_around(context)
     vms = stock.vms if name is None else (stock.named(name),)
-    folders = {vm.dataset.mountpoint: vm for vm in vms if vm.dataset.mounted and vm.dataset.mountpoint}
-    used = open_below([folder for folder in folders if folder])
-    machines = bhyve_machines()
-    listed = [ListedVm(vm, vm.dataset.mountpoint in used or vm.name in machines) for vm in vms]
+    hypervisor = _hypervisor(context)
+    images = [image_paths(vm) for vm in vms]
+    users = openers(path for paths in images for path in paths)
+    listed = [_listed(context, hypervisor, vm, _among(users, of)) for vm, of in zip(vms, images, strict=True)]
     return Machines(tuple(listed), stock.unusable if name is None else ())
+
+
+def _listed(context: Context, hypervisor: Hypervisor | None, vm: Vm, users: tuple[Opener, ...]) -> ListedVm:
+    running, trouble = None, ""
+    try:
+        if hypervisor is not None:
+            running = hypervisor.running(reference(context, vm.name))
+    except OperationFailed as error:
+        trouble = error.message
+    others = tuple(user for user in users if running is None or user.pid != running.pid)
+    return ListedVm(vm, running, others, vm.name in bhyve_machines(), trouble)
+
+
+def _hypervisor(context: Context) -> Hypervisor | None:
+    """None on a system that hoster has no driver for, where VMs are listed all the same."""
+    try:
+        return context.hypervisor
+    except ConfigurationError:
+        if context.settings.hypervisor is not None:
+            raise
+        return None
+
+
+def _among(users: Iterable[Opener], paths: Sequence[Path]) -> tuple[Opener, ...]:
+    return tuple(user for user in users if user.path in paths)
+
+
+def _icon(state: State, *, backup: bool) -> str:
+    match state:
+        case State.RUNNING:
+            return "🟢"
+        case State.STOPPED:
+            return "" if backup else "🔴"
+        case State.IN_USE | State.UNKNOWN:
+            return "🟡"

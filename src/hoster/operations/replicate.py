@@ -14,19 +14,28 @@ from msgspec.structs import replace
 
 from hoster.errors import Busy, HosterError, UsageError
 from hoster.model.names import SnapshotType, dataset_name
-from hoster.model.plan import GiveUp, Outcome, Refusal, Report, Send, TakeSnapshot, VmReport
+from hoster.model.plan import GiveUp, Ground, Outcome, Refusal, Report, Send, TakeSnapshot, VmReport
 from hoster.model.storage import Dataset, Role, View
 from hoster.model.vms import Vm
 from hoster.operations.context import Context
+from hoster.operations.history import hold_history
 from hoster.operations.inventory import Inventory, look_around
-from hoster.operations.job import Job, hold_tag, job_of
+from hoster.operations.job import Job, hold_tag, job_of, newest_of
 from hoster.operations.request import Observer, ReplicationRequest
 from hoster.operations.sending import run_jobs
 from hoster.operations.swapping import finish_left
 from hoster.operations.taking import snapshot_steps
+from hoster.operations.telling import is_told, replica_marks, sites_with, superseded
 from hoster.planning.refusals import Subject, TargetSite
 from hoster.planning.replication import Clearance, is_up_to_date, judge, preview
+from hoster.planning.swap import unfinished
 from hoster.zfs.store import ZfsStore, pool_of
+
+_FINISHED_FIRST = (
+    "setting aside the newer part of {} was interrupted, and would be finished first: only then can be seen"
+    " what is to be sent"
+)
+"""What a dry run says of a VM whose replica is half set aside: whatever it showed would be wrong."""
 
 
 class _Case(Struct, frozen=True):
@@ -49,15 +58,16 @@ def replicate(context: Context, request: ReplicationRequest, observer: Observer)
             lock = f"the replication job {request.job_name}"
             stack.enter_context(context.locks.hold(lock, holder=holder, wait_s=request.wait_s))
         connection = stack.enter_context(context.reach(request.ssh))
-        stock = look_around(context, sync=True)
+        stock = look_around(context, sync=True, mend=not request.dry_run)
         chosen, reports = _choose(stock, request)
         if not chosen:
-            return Report(tuple(reports), request.dry_run)
+            return Report(tuple(reports), request.dry_run, seen=stock.view)
         cases, busy = _locked(context, request, chosen, stack, holder)
         reports += busy
         if cases:
             reports += _run(context, request, connection(), cases, observer)
-    return Report(tuple(sorted(reports, key=lambda r: r.vm.lower())), request.dry_run)
+    in_order = tuple(sorted(reports, key=lambda r: r.vm.lower()))
+    return Report(in_order, request.dry_run, seen=stock.view)
 
 
 def _choose(stock: Inventory, request: ReplicationRequest) -> tuple[list[Vm], list[VmReport]]:
@@ -74,7 +84,19 @@ def _choose(stock: Inventory, request: ReplicationRequest) -> tuple[list[Vm], li
         for vm in stock.vms
         if vm.role is Role.PRIMARY and (vm.production or request.include_non_production)
     ]
-    return chosen, list(broken.values())
+    given_up = [_superseded(vm) for vm in stock.vms if vm.role is Role.SUPERSEDED]
+    return chosen, [*broken.values(), *given_up]
+
+
+def _superseded(vm: Vm) -> VmReport:
+    """Said at every run until somebody has settled it: this copy is not replicated any more."""
+    return VmReport(
+        vm.name,
+        Outcome.REFUSED,
+        f"{vm.parent} has taken this VM over; the copy here is superseded",
+        f"hoster vm demote {vm.name}    (this copy becomes a replica; what it wrote alone is kept)",
+        ground=Ground.SUPERSEDED,
+    )
 
 
 def _locked(
@@ -97,6 +119,7 @@ def _locked(
             lock = f"the replication of {vm.name} to {request.node}"
             try:
                 stack.enter_context(context.locks.hold(lock, holder=holder, wait_s=request.wait_s))
+                stack.enter_context(hold_history(context, vm.name, holder, shared=True))
             except Busy as error:
                 busy.append(VmReport(vm.name, Outcome.BUSY, error.message, error.hint))
                 continue
@@ -125,6 +148,9 @@ def _run(
                 continue
             case words:
                 note = words
+        if request.dry_run and note:
+            reports.append(VmReport(case.vm.name, Outcome.PLANNED, notes=(note,)))
+            continue
         match _decided(context, request, case, site, _at_and_below(there, case.target), left):
             case VmReport() as report:
                 reports.append(replace(report, notes=(*report.notes, note)) if note else report)
@@ -133,7 +159,8 @@ def _run(
                 job.notes += [note] if note else []
     if jobs:
         reports += run_jobs(context, request, target, jobs, observer)
-    return reports
+    targets = {case.vm.name: case.target for case in cases}
+    return [replace(report, target=targets[report.vm]) for report in reports]
 
 
 def _decided(
@@ -149,32 +176,53 @@ def _decided(
     subject = Subject(vm.name, vm.dataset, vm.role, vm.parent, vm.descendants)
     match judge(subject, site, case.target, there, request.terms):
         case Refusal() as refusal:
-            return VmReport(vm.name, Outcome.REFUSED, refusal.evidence, refusal.remedy, ground=refusal.ground)
-        case Clearance() as clearance if is_up_to_date(clearance) and not left_holds:
-            return VmReport(vm.name, Outcome.UNCHANGED, f"{site.node} has everything")
-        case Clearance() as clearance if request.dry_run:
+            notes = superseded(context, vm, refusal, there, dry_run=request.dry_run)
+            return VmReport(
+                vm.name,
+                Outcome.REFUSED,
+                refusal.evidence,
+                refusal.remedy,
+                ground=refusal.ground,
+                notes=notes,
+            )
+        case Clearance() as clearance if request.dry_run and not is_up_to_date(clearance):
             return _planned(context, vm, subject, clearance)
         case clearance:
-            return job_of(vm, site, clearance, left_holds)
+            if request.final and not clearance.needs_snapshot:
+                clearance = replace(clearance, needs_snapshot=True)
+            job = job_of(vm, site, clearance, left_holds)
+    job.sites = sites_with(vm, request, case.target)
+    job.told = replica_marks(context, vm, job.sites, request.node, case.target)
+    if request.dry_run or (is_up_to_date(clearance) and not left_holds and is_told(job)):
+        newest = newest_of([(part.source, part.replica) for part in clearance.parts])
+        return VmReport(
+            vm.name, Outcome.UNCHANGED, f"{site.node} has everything", vm_id=job.vm_id, newest=newest
+        )
+    return job
 
 
 def _look_there(
     context: Context, request: ReplicationRequest, target: ZfsStore, cases: Sequence[_Case]
 ) -> tuple[dict[tuple[str, str], TargetSite], View, dict[str, str | HosterError]]:
-    """What the target has of these VMs, and of the datasets that replicas lie in; and what was done there
-    about swaps that a crash has left half done."""
+    """What the target has of these VMs, and of the datasets that replicas lie in; and what was done there, or
+    in a dry run would be, about swaps that a crash has left half done."""
     parents = sorted({case.parent for case in cases})
     seen = target.look_beside(parents)
-    finished: dict[str, str | HosterError] = {}
-    if not request.dry_run:
-        roots = {case.target for case in cases}
-        finished = finish_left(target, tuple(seen.datasets.values()), roots)
+    beside = tuple(seen.datasets.values())
+    roots = {case.target for case in cases}
+    finished: dict[str, str | HosterError]
+    if request.dry_run:
+        finished = {root: _FINISHED_FIRST.format(root) for root, _ in unfinished(beside) if root in roots}
+    else:
+        finished = finish_left(target, beside, roots)
     if request.create_parent and not request.dry_run:
         missing = [p for p in parents if seen.get(p) is None]
         for parent in missing:
             target.create_unmounted(parent)
         seen = target.look_at(parents) if missing else seen
     there = target.look_for([case.target for case in cases])
+    if not request.dry_run and _end_abandoned(target, there):
+        there = target.look_for([case.target for case in cases])
     sites: dict[tuple[str, str], TargetSite] = {}
     for case in cases:
         home = seen.get(case.parent)
@@ -186,6 +234,20 @@ def _look_there(
             target.node, case.parent, guid, same_pool=same, encrypted=encrypted
         )
     return sites, there, finished
+
+
+def _end_abandoned(target: ZfsStore, there: View) -> bool:
+    """Ends what still waits there for a run that is gone, so that its streams can go on; whether any was.
+
+    Where that cannot be found out, the streams will say that something is in their way.
+    """
+    begun = [name for name, dataset in there.datasets.items() if dataset.partial is not None]
+    if not begun:
+        return False
+    try:
+        return bool(target.end_abandoned_receives(begun))
+    except HosterError:
+        return False
 
 
 def _left(holds: frozenset[tuple[str, str]], vm: Vm, site: TargetSite) -> tuple[str, ...]:

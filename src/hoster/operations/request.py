@@ -45,6 +45,8 @@ class ReplicationRequest(Struct, frozen=True):
     dry_run: bool = False
     target_keep: Mapping[SnapshotType, int] = field(default_factory=dict)
     terms: Terms = Terms()
+    final: bool = False
+    """Take a snapshot even where nothing seems to have been written: its last bytes matter."""
     parallel: int = 1
 
     @property

@@ -22,11 +22,12 @@ from hoster.model.storage import Bookmark, Dataset, Mode, Role, Snapshot
 from hoster.operations.bookkeeping import keep_books, put_right
 from hoster.operations.context import Context
 from hoster.operations.identity import first_marks, properties_of
-from hoster.operations.job import Job, Passage, hold_tag
+from hoster.operations.job import Job, Passage, hold_tag, newest_of
 from hoster.operations.keys import check_key
 from hoster.operations.request import Observer, ReplicationRequest
 from hoster.operations.swapping import new_stamp, swap
 from hoster.operations.taking import snapshot_steps, take
+from hoster.operations.telling import tell_copies
 from hoster.planning.replication import why_taken
 from hoster.planning.transfers import ahead_of_base, plan_anchors, plan_sends, unsent
 from hoster.zfs.programs import Answer
@@ -52,6 +53,7 @@ def run_jobs(
         _send_all(context, request, target, _alive(jobs), observer)
         _verify(target, jobs)
     keep_books(context, request, target, jobs)
+    tell_copies(context, target, jobs)
     reports = [_report(job) for job in jobs]
     for report in reports:
         observer.finish(report)
@@ -67,7 +69,7 @@ def _identify(context: Context, jobs: Sequence[Job]) -> None:
     for job in jobs:
         if job.vm_id:
             continue
-        marks = first_marks(context.hostname, production=job.vm.production)
+        marks = replace(first_marks(context.hostname, production=job.vm.production), sites=job.sites)
         root = job.passages[0]
         try:
             context.zfs.set_properties(properties_of(marks), [root.source.name])
@@ -76,6 +78,7 @@ def _identify(context: Context, jobs: Sequence[Job]) -> None:
             continue
         root.source = replace(root.source, marks=marks)
         job.vm_id = marks.vm_id or ""
+        job.told = replace(marks, sites=job.told.sites)
         job.notes.append(f"identified as {marks.vm_id}")
 
 
@@ -101,9 +104,9 @@ def _part_ways(context: Context, target: ZfsStore, jobs: Sequence[Job]) -> None:
             continue
         for passage in job.passages:
             passage.replica = seen.get(passage.target)
-        job.notes.append(
-            f"it was rolled back here: {newer} newer version(s) on {target.node} are kept in {branch}"
-        )
+        demoted = job.passages[0].part.replica is not None and job.passages[0].part.replica.marks.demoted
+        why = f"{target.node} gave way: what it wrote alone" if demoted else "it was rolled back here: what"
+        job.notes.append(f"{why} is newer there, {newer} version(s), is kept in {branch}")
 
 
 def _take(context: Context, jobs: Sequence[Job]) -> None:
@@ -210,9 +213,8 @@ def _send_all(
 def _send(context: Context, target: ZfsStore, job: Job, observer: Observer, limit: SpeedLimit | None) -> None:
     started = time.monotonic()
     meter = _meter(job, observer, limit)
-    own = job.passages[0].source.marks
-    parent = own.parent if job.vm.role is Role.REPLICA else context.hostname
     keys: dict[str, str] = {}
+    raw = {passage.target for passage in job.passages if passage.mode is Mode.RAW}
     try:
         for passage in job.passages:
             if passage.mode is Mode.RAW and passage.sends:
@@ -224,9 +226,10 @@ def _send(context: Context, target: ZfsStore, job: Job, observer: Observer, limi
                         keys[passage.target] = digest
         for passage in job.passages:
             own_mode = {"mode": passage.mode, "key_digest": keys.get(passage.target), "swap": None}
-            marks = replace(own, role=Role.REPLICA, parent=parent, **own_mode)
+            sites = job.told.sites if passage is job.passages[0] else ()
+            marks = replace(job.told, role=Role.REPLICA, demoted=False, sites=sites, **own_mode)
             properties = properties_of(marks)
-            if passage.mode is Mode.PLAIN and job.passages[0].mode is Mode.RAW:
+            if passage.mode is Mode.PLAIN and passage.target.rpartition("/")[0] in raw:
                 # Below a dataset whose key is not loaded it could not be received otherwise (2.3.9).
                 properties["encryption"] = "off"
             for step in passage.sends:
@@ -312,4 +315,6 @@ def _report(job: Job) -> VmReport:
         seconds=round(job.seconds, 3),
         destroyed=tuple(job.destroyed),
         notes=tuple(job.notes),
+        vm_id=job.vm_id,
+        newest=newest_of([(passage.source, passage.replica) for passage in job.passages]),
     )

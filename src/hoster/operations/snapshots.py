@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from hoster.errors import OperationFailed, Refused
 from hoster.model.anchors import anchor_target, needed_by_targets
@@ -14,12 +15,9 @@ from hoster.model.storage import Role, Snapshot
 from hoster.model.vms import Vm
 from hoster.operations.context import Context
 from hoster.operations.inventory import look_around
-from hoster.operations.taking import snapshot_steps, take
+from hoster.operations.taking import SNAPSHOTS_LOCK, SNAPSHOTS_WAIT_S, snapshot_steps, take
 from hoster.planning.retention import plan_retention
 from hoster.planning.snapshots import written_since
-
-_LOCK = "the taking of snapshots on this node"
-_LOCK_WAIT_S = 60.0
 
 
 class SnapshotRequest(Struct, frozen=True):
@@ -42,14 +40,16 @@ class _Work(Struct, frozen=True):
 
 def snapshot_one(context: Context, name: str, request: SnapshotRequest) -> Report:
     """Takes a snapshot of one VM, changed or not. Refused for a replica."""
-    with context.locks.hold(_LOCK, holder=f"hoster snapshot new {name}", wait_s=_LOCK_WAIT_S):
-        vm = look_around(context).named(name)
+    with context.locks.hold(SNAPSHOTS_LOCK, holder=f"hoster snapshot new {name}", wait_s=SNAPSHOTS_WAIT_S):
+        stock = look_around(context, mend=not request.dry_run)
+        vm = stock.named(name)
         if not vm.is_primary:
             raise Refused(
                 f"{name} is marked {vm.role.value} on this node, so its snapshots are taken on {vm.parent}",
                 hint=f"on {vm.parent}: hoster snapshot new {name}",
             )
-        return _run(context, [_work(context, vm, request, "asked for")], request, ())
+        report = _run(context, [_work(context, vm, request, "asked for")], request, ())
+        return replace(report, seen=stock.view)
 
 
 def snapshot_all(
@@ -58,11 +58,33 @@ def snapshot_all(
     """Takes a snapshot of every VM here that is no replica, all at one moment, and prunes that type.
 
     A VM in which nothing was written since its newest snapshot of that type gets none, unless ``always``.
+    Afterwards, where the settings say so, branches that are old enough are destroyed.
     """
+    report = _snapshot_all(context, request, production_only=production_only, always=always)
+    if context.settings.branches.expire_after_days is None:
+        return report
+    from hoster.operations.branches import expire_branches
+
+    expired = expire_branches(context, dry_run=request.dry_run).vms
+    return replace(report, vms=(*report.vms, *(_stays(vm) for vm in expired)))
+
+
+def _stays(branch: VmReport) -> VmReport:
+    """A branch that something needs is no reason to call a run of snapshots refused."""
+    if branch.outcome is not Outcome.REFUSED:
+        return branch
+    return VmReport(
+        branch.vm, Outcome.UNCHANGED, f"old enough to go, and kept: {branch.reason}", branch.remedy
+    )
+
+
+def _snapshot_all(
+    context: Context, request: SnapshotRequest, *, production_only: bool, always: bool
+) -> Report:
     with context.locks.hold(
-        _LOCK, holder=f"hoster snapshot all --stype {request.stype}", wait_s=_LOCK_WAIT_S
+        SNAPSHOTS_LOCK, holder=f"hoster snapshot all --stype {request.stype}", wait_s=SNAPSHOTS_WAIT_S
     ):
-        stock = look_around(context, sync=True)
+        stock = look_around(context, sync=True, mend=not request.dry_run)
         chosen = [vm for vm in stock.vms if vm.is_primary and (vm.production or not production_only)]
         work: list[_Work] = []
         others = [VmReport(u.name, Outcome.FAILED, u.problem) for u in stock.unusable]
@@ -72,7 +94,7 @@ def snapshot_all(
                 work.append(_work(context, vm, request, reason))
             else:
                 others.append(_unchanged(vm, request.stype))
-        return _run(context, work, request, others)
+        return replace(_run(context, work, request, others), seen=stock.view)
 
 
 def destroy_snapshot(context: Context, name: str, snapshot: str, *, dry_run: bool = False) -> Report:
@@ -80,7 +102,7 @@ def destroy_snapshot(context: Context, name: str, snapshot: str, *, dry_run: boo
 
     Refused where it is held, cloned, or the base that a target's next increment starts from.
     """
-    vm = look_around(context).named(name)
+    vm = look_around(context, mend=not dry_run).named(name)
     victims = _resolve(vm, snapshot)
     for victim in victims:
         _refuse_if_needed(vm, victim)

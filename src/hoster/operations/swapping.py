@@ -7,44 +7,80 @@ is still to do. It looks before every run, so it is also how a swap that was jus
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
-from hoster.errors import HosterError, NoSpace, OperationFailed
-from hoster.model.storage import Dataset, DatasetKind, Intent, Role, Snapshot
+from hoster.errors import HosterError, NoSpace, OperationFailed, Refused
+from hoster.model.plan import Anchor
+from hoster.model.storage import Dataset, Intent, Role, Snapshot, View
+from hoster.planning.promotions import DropBookmark, KeepBookmark, Promote
 from hoster.planning.swap import (
+    KEPT_CANMOUNT,
     Clone,
     Forget,
-    Promote,
+    Place,
     Rename,
+    RollBack,
     Settle,
     SwapStep,
+    Unmount,
     branch_name,
+    branch_of,
     coming_name,
+    parting_anchors,
     plan_swap,
+    taking_back,
     unfinished,
 )
 from hoster.zfs.store import ZfsStore
 
 _RESERVATIONS = ("reservation", "refreservation")
+_OF_THE_VM = ("hoster:id", "hoster:role", "hoster:epoch", "hoster:parent", "hoster:production")
+"""The marks that belong to the VM whatever its state: a branch that becomes the VM again gets them."""
 
 
-def new_stamp(now: datetime) -> str:
-    """The UTC time as branches are named by it; a time without a zone is local time."""
-    return f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}"
+def new_stamp(now: datetime, root: str = "", taken: Collection[str] = ()) -> str:
+    """The UTC time as branches are named by it; a time without a zone is local time.
+
+    Where a branch of ``root`` among the names ``taken`` has it, the next second that is free.
+    """
+    while branch_name(root, stamp := f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}") in taken:
+        now += timedelta(seconds=1)
+    return stamp
 
 
 def swap(zfs: ZfsStore, root: str, stamp: str, wanted: Sequence[tuple[Dataset, Snapshot]]) -> str:
     """Lets the datasets of ``root`` go back to the ``wanted`` versions; the name of the branch with the rest.
 
     Descendants that are not among ``wanted`` become part of the branch. OperationFailed, with everything as
-    it was or with the intent in place, where a step fails.
+    it was or with the intent in place, where a step fails; Refused, with everything as it was, where a
+    mounted filesystem cannot be unmounted.
     """
-    local = zfs.local_properties([dataset.name for dataset, _ in wanted])
-    # The VM's own dataset last: without an intent on that one, the others count for nothing.
-    for dataset, version in sorted(wanted, key=lambda item: item[0].name, reverse=True):
-        intent = Intent(stamp, version.guid, local[dataset.name].get("canmount", "-"), root)
-        zfs.set_properties({"hoster:swap": str(intent)}, [dataset.name])
+    _intend(zfs, root, stamp, wanted, in_place=False)
+    _begin(zfs, root, stamp)
+    return branch_name(root, stamp)
+
+
+def roll_back_in_place(
+    zfs: ZfsStore, root: str, stamp: str, wanted: Sequence[tuple[Dataset, Snapshot]]
+) -> None:
+    """Gives up what was written to the datasets since the ``wanted`` versions, which are the newest there."""
+    _intend(zfs, root, stamp, wanted, in_place=True)
     finish(zfs, root, stamp)
+
+
+def restore(
+    zfs: ZfsStore, root: str, stamp: str, branch: str, vm: Sequence[Dataset], anchors: Sequence[Anchor]
+) -> str:
+    """Lets a branch of ``root``, by its stamp, take the place of the datasets of the VM; the name of the
+    branch that these become. ``anchors`` are made first. Errors as of :func:`swap`.
+    """
+    _anchor(zfs, anchors)
+    local = zfs.local_properties([dataset.name for dataset in vm])
+    for dataset in sorted(vm, key=lambda d: d.name, reverse=True):
+        canmount = local[dataset.name].get("canmount", "-")
+        intent = Intent(stamp, 0, canmount, root, mounted=dataset.mounted, restores=branch)
+        zfs.set_properties({"hoster:swap": str(intent)}, [dataset.name])
+    _begin(zfs, root, stamp)
     return branch_name(root, stamp)
 
 
@@ -73,51 +109,147 @@ def finish_left(
 
 def finish(zfs: ZfsStore, root: str, stamp: str) -> None:
     """Does what is still to do of one swap."""
-    view = zfs.look_for([root, branch_name(root, stamp), coming_name(root, stamp)])
-    there = tuple(view.datasets.values())
-    intents = [dataset.name for dataset in there if dataset.marks.swap is not None]
-    local = zfs.local_properties(intents) if intents else {}
+    for step in _steps(zfs, root, stamp, _look(zfs, root, stamp)):
+        _carry_out(zfs, step)
+
+
+def _begin(zfs: ZfsStore, root: str, stamp: str) -> None:
+    """The first attempt: as long as nothing was done but to unmount, it is taken back where that fails."""
+    there = _look(zfs, root, stamp)
+    for step in _steps(zfs, root, stamp, there):
+        try:
+            _carry_out(zfs, step)
+        except HosterError as error:
+            if not isinstance(step, Unmount):
+                raise
+            _forget(zfs, taking_back(root, stamp, there))
+            raise Refused(
+                f"{error.message}; nothing was changed", hint="fuser -vm shows what uses a mounted filesystem"
+            ) from error
+
+
+def _intend(
+    zfs: ZfsStore, root: str, stamp: str, wanted: Sequence[tuple[Dataset, Snapshot]], *, in_place: bool
+) -> None:
+    _anchor(zfs, [anchor for dataset, version in wanted for anchor in parting_anchors(dataset, version)])
+    local = zfs.local_properties([dataset.name for dataset, _ in wanted])
+    # The VM's own dataset last: without an intent on that one, the others count for nothing.
+    for dataset, version in sorted(wanted, key=lambda item: item[0].name, reverse=True):
+        canmount = local[dataset.name].get("canmount", "-")
+        intent = Intent(stamp, version.guid, canmount, root, mounted=dataset.mounted, in_place=in_place)
+        zfs.set_properties({"hoster:swap": str(intent)}, [dataset.name])
+
+
+def _anchor(zfs: ZfsStore, anchors: Sequence[Anchor]) -> None:
+    for answer in zfs.anchor(anchors):
+        if not answer.done:
+            raise OperationFailed(f"{answer.name} cannot be kept for its target: {answer.explained}")
+
+
+def _look(zfs: ZfsStore, root: str, stamp: str) -> tuple[Dataset, ...]:
+    """What is at and below the names of a swap; where a branch is restored, its other branches as well."""
+    names = [root, branch_name(root, stamp), coming_name(root, stamp)]
+    view = zfs.look_for(names)
+    if any(_is_restoring(dataset, root, stamp) for dataset in view.datasets.values()):
+        view = zfs.look_for([*names[:2], *branches_beside(zfs, root)])
+    return tuple(view.datasets.values())
+
+
+def branches_beside(zfs: ZfsStore, root: str) -> tuple[str, ...]:
+    """The names of all datasets beside ``root`` that are called like branches of it."""
+    beside: View = zfs.look_beside([root.rpartition("/")[0]])
+    return tuple(n for n in beside.names if (found := branch_of(n)) is not None and found[0] == root)
+
+
+def _is_restoring(dataset: Dataset, root: str, stamp: str) -> bool:
+    intent = dataset.marks.swap
+    return intent is not None and (intent.root, intent.stamp) == (root, stamp) and intent.restores != ""
+
+
+def _steps(zfs: ZfsStore, root: str, stamp: str, there: Sequence[Dataset]) -> tuple[SwapStep, ...]:
+    asked = [dataset.name for dataset in there if dataset.marks.swap is not None]
+    if any(_is_restoring(dataset, root, stamp) for dataset in there):
+        asked = [dataset.name for dataset in there]
+    local = zfs.local_properties(asked) if asked else {}
     try:
-        steps = plan_swap(root, stamp, there, local)
+        return plan_swap(root, stamp, there, local)
     except ValueError as error:
         raise OperationFailed(f"{zfs.node}: {error}") from None
-    began = {dataset.name: dataset for dataset in there if dataset.marks.swap is not None}
-    for step in steps:
-        _carry_out(zfs, step, began)
 
 
-def _carry_out(zfs: ZfsStore, step: SwapStep, began: Mapping[str, Dataset]) -> None:
+def _carry_out(zfs: ZfsStore, step: SwapStep) -> None:
     match step:
+        case Unmount(name):
+            zfs.unmount(name)
         case Clone(snapshot, name, properties):
             zfs.clone(snapshot, name, properties)
+        case KeepBookmark(bookmark):
+            zfs.bookmark(bookmark.full_name, step.full_name)
+        case DropBookmark(bookmark):
+            zfs.destroy_bookmarks([bookmark])
         case Promote(name):
             zfs.promote(name)
         case Rename(name, becomes):
             zfs.rename(name, becomes)
-        case Forget(names):
-            for name in names:
-                zfs.inherit("hoster:swap", [name])
+        case RollBack(snapshot):
+            zfs.rollback(snapshot)
+        case Forget() as forget:
+            _forget(zfs, forget)
         case Settle() as settle:
-            _settle(zfs, settle, began)
+            _settle(zfs, settle)
 
 
-def _settle(zfs: ZfsStore, step: Settle, began: Mapping[str, Dataset]) -> None:
-    by_suffix = {name.removeprefix(step.branch): name for name in step.intents}
-    local = zfs.local_properties([*step.intents, *(step.root + suffix for suffix in by_suffix)])
-    for suffix, old in by_suffix.items():
-        new = step.root + suffix
-        dataset = began.get(old) or began[new]
-        intent = dataset.marks.swap
-        if dataset.kind is DatasetKind.FILESYSTEM and intent is not None:
-            if intent.canmount == "-":
-                zfs.inherit("canmount", [new])
-            else:
-                zfs.set_properties({"canmount": intent.canmount}, [new])
-        _move_reservations(zfs, old, new, local)
-        zfs.copy_delegations(old, new)
-    zfs.set_properties(_marks_of_branch(step), [step.branch])
+def _forget(zfs: ZfsStore, step: Forget) -> None:
+    for name in step.mounts:
+        zfs.mount(name)
+    for name in step.intents:
+        zfs.inherit("hoster:swap", [name])
+
+
+def _settle(zfs: ZfsStore, step: Settle) -> None:
+    places = [place.name for place in step.places]
+    local = zfs.local_properties(list(dict.fromkeys([*step.intents, *step.aside, *places])))
+    for place in step.places:
+        _set_canmount(zfs, place)
+        if place.old is not None:
+            _move_reservations(zfs, place.old, place.name, local)
+            zfs.copy_delegations(place.old, place.name)
+    if step.restored:
+        _unmark(zfs, step, local)
+    for name in step.aside:
+        if name != step.branch and _canmount_set_aside(local[name]):
+            zfs.set_properties(_canmount_set_aside(local[name]), [name])
+    for place in step.places:
+        if place.mount:
+            zfs.mount(place.name)
+    if step.restored:
+        for name in places:
+            if KEPT_CANMOUNT in local[name]:
+                zfs.inherit(KEPT_CANMOUNT, [name])
+    zfs.set_properties(_marks_of_branch(step, local[step.branch]), [step.branch])
     for old in sorted(step.intents, reverse=True):
         zfs.inherit("hoster:swap", [old])
+
+
+def _set_canmount(zfs: ZfsStore, place: Place) -> None:
+    if place.canmount == "-":
+        zfs.set_default("canmount", place.name)
+    elif place.canmount is not None:
+        zfs.set_properties({"canmount": place.canmount}, [place.name])
+
+
+def _unmark(zfs: ZfsStore, step: Settle, local: Mapping[str, Mapping[str, str]]) -> None:
+    """What had been a branch gets the marks of the VM, unless an earlier run got as far as marking the old
+    one as a branch."""
+    old, new = local[step.branch], local[step.root]
+    if old.get("hoster:role") == Role.BRANCH.value:
+        return
+    marks = {key: old[key] for key in _OF_THE_VM if key in old}
+    if marks:
+        zfs.set_properties(marks, [step.root])
+    for key in (*_OF_THE_VM, "hoster:branch-of", "hoster:branched-at"):
+        if key in new and key not in marks:
+            zfs.inherit(key, [step.root])
 
 
 def _move_reservations(zfs: ZfsStore, old: str, new: str, local: Mapping[str, Mapping[str, str]]) -> None:
@@ -143,7 +275,13 @@ def _move_reservations(zfs: ZfsStore, old: str, new: str, local: Mapping[str, Ma
             zfs.inherit(note, [new])
 
 
-def _marks_of_branch(step: Settle) -> dict[str, str]:
+def _canmount_set_aside(local: Mapping[str, str]) -> dict[str, str]:
+    """What keeps a filesystem of a branch from being mounted in the VM's place, and what was set before."""
+    was = local.get("canmount", "-")
+    return {} if was == "noauto" else {"canmount": "noauto", KEPT_CANMOUNT: was}
+
+
+def _marks_of_branch(step: Settle, local: Mapping[str, str]) -> dict[str, str]:
     """The marks of what was set aside."""
     stamp = step.branch.rpartition("-")[2]
     name = step.root.rpartition("/")[2]
@@ -152,4 +290,5 @@ def _marks_of_branch(step: Settle) -> dict[str, str]:
         "hoster:branch-of": name,
         "hoster:branched-at": stamp,
         "canmount": "noauto",
+        **_canmount_set_aside(local),
     }

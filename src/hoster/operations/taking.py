@@ -24,6 +24,10 @@ from hoster.zfs.store import ZfsStore, pool_of
 Steps = Mapping[str, Sequence[TakeSnapshot]]
 """The snapshots to take of each VM, by its name."""
 
+SNAPSHOTS_LOCK = "the taking of snapshots on this node"
+SNAPSHOTS_WAIT_S = 60.0
+"""Whoever takes snapshots here, or gives datasets other names, waits so long for another one."""
+
 _RENAMES = 20
 """How often a name that is taken gives way to the next, before something else must be wrong."""
 

@@ -14,7 +14,8 @@ from hoster.model.anchors import TargetKey
 from hoster.model.names import LONGEST_SUFFIX, MAX_DATASET_NAME
 from hoster.model.plan import Ground, Refusal
 from hoster.model.storage import Dataset, Mode, Role, Snapshot, Version
-from hoster.planning.transfers import ahead_of_base, common_base, is_sent_by, unsent
+from hoster.planning.succession import Standing, standing
+from hoster.planning.transfers import ahead_of_base, common_base, unsent
 
 SET_ASIDE = ".set-aside"
 """What the remedies append to the name of what is in the way: that, with all below it, stays as it is."""
@@ -126,37 +127,37 @@ def refuse_at_target(
     """
     return (
         _not_ours(subject, site, source, replica)
+        or _taken_over(subject, site, source, replica)
+        or _not_a_replica(subject, site, replica)
         or _other_mode(subject, site, source, replica, mode)
         or _no_common_version(subject, site, replica, base)
         or (base is not None and not diverged and _is_ahead(subject, site, replica, mode, base))
         or (base is not None and _name_is_taken(subject, site, source, replica, base, diverged))
-        or _was_modified(subject, site, replica)
+        or (not (diverged and replica.marks.demoted) and _was_modified(subject, site, replica))
         or None
     )
 
 
-def refuse_swap(
-    subject: Subject, site: TargetSite, replicas: Sequence[tuple[Dataset, Version | None]]
-) -> Refusal | None:
-    """What stands in the way of setting the newer part of a replica aside: somebody is looking at it, or
-    has put versions into one of its datasets that would go along."""
-    vm_id = subject.dataset.marks.vm_id
-    for replica, base in replicas:
-        if base is None:
-            continue
-        foreign = [s for s in ahead_of_base(replica, base) if not is_sent_by(s, vm_id)]
-        if foreign:
-            return _holds_newer(subject, site, replica, foreign, base)
-    mounted = next((replica for replica, _ in replicas if replica.mounted), None)
-    if mounted is None:
-        return None
+def holds_newer(
+    subject: Subject, site: TargetSite, target: Dataset, ahead: Sequence[Snapshot], base: Version
+) -> Refusal:
+    """The refusal because of versions of a replica that were not sent from here."""
+    newest = ahead[-1]
+    what = "with data of their own, " if newest.written > 0 else ""
     return Refusal(
         subject.name,
-        Ground.REPLICA_MOUNTED,
-        f"this VM was rolled back, and the newer part of its replica on {site.node} cannot be set aside while"
-        f" {mounted.name} is mounted there",
-        site.there("zfs", "unmount", mounted.name),
+        Ground.REPLICA_AHEAD,
+        f"{target.name} on {site.node} holds {len(ahead)} newer version(s) {what}"
+        f"unknown here: newest {newest.name} (guid {newest.guid:016x});"
+        f" the last common one is {base.name}",
+        set_aside(site, target),
     )
+
+
+def set_aside(site: TargetSite, target: Dataset) -> str:
+    """The remedy that keeps everything that is there; the next run sends the VM in full beside it."""
+    rename = site.there("zfs", "rename", target.name, f"{target.name}{SET_ASIDE}")
+    return f"{rename}    (nothing is lost; the next run sends in full)"
 
 
 def _is_replica(subject: Subject) -> Refusal:
@@ -199,13 +200,13 @@ def _would_be_readable(subject: Subject, site: TargetSite, terms: Terms, source:
                 f"--no-raw sends {source.name} decrypted, and {site.parent} on {site.node} is not encrypted",
                 "leave out --no-raw    (the target then never needs the key)",
             )
-    plain_child = subject.dataset.encrypted and not source.encrypted
-    if plain_child and not terms.allow_plain_child and not site.encrypted:
+    # Not even a target that encrypts by itself does it below a raw replica, whose key it has not.
+    above = [one for one in subject.everything if one.encrypted and source.name.startswith(f"{one.name}/")]
+    if above and not source.encrypted and not terms.allow_plain_child and not terms.no_raw:
         return Refusal(
             subject.name,
             Ground.WOULD_LIE_READABLE,
-            f"{source.name} is not encrypted though {subject.dataset.name} is:"
-            f" it would lie readable on {site.node}",
+            f"{source.name} is not encrypted though {above[0].name} is: it would lie readable on {site.node}",
             "add --allow-plain-child    (if it may)",
         )
     return None
@@ -231,19 +232,50 @@ def _not_ours(subject: Subject, site: TargetSite, source: Dataset, target: Datas
             vm,
             Ground.FOREIGN_DATASET,
             f"{target.name} exists on {site.node} and is not this VM's replica: it has {whose}",
-            _set_aside(site, target),
-        )
-    if there.role is not Role.REPLICA:
-        role = there.role.value if there.role else "no role"
-        epoch = f", epoch {there.epoch}" if there.epoch else ""
-        return Refusal(
-            vm,
-            Ground.NOT_A_REPLICA,
-            f"{target.name} on {site.node} is this VM, but not a replica: {role}{epoch}",
-            site.there("zfs", "set", "hoster:role=replica", target.name)
-            + "    (only if that copy is not in use any more)",
+            set_aside(site, target),
         )
     return None
+
+
+def _taken_over(subject: Subject, site: TargetSite, source: Dataset, target: Dataset) -> Refusal | None:
+    """The copy there was promoted after this one, or was told of such a copy; what was demoted gives way."""
+    if source.name != subject.dataset.name or target.marks.demoted:
+        return None
+    vm, here, there = subject.name, source.marks, target.marks
+    match standing(here.epoch, there.epoch):
+        case Standing.SUPERSEDED:
+            return Refusal(
+                vm,
+                Ground.SUPERSEDED,
+                f"{there.parent} has taken this VM over: {target.name} on {site.node} is of epoch"
+                f" {there.epoch}, this copy of {here.epoch or 'none'}",
+                f"hoster vm demote {vm}    (this copy becomes a replica; what it wrote alone is kept)",
+            )
+        case Standing.SPLIT:
+            return Refusal(
+                vm,
+                Ground.SPLIT,
+                f"both this copy (epoch {here.epoch}) and {target.name} on {site.node} (epoch {there.epoch})"
+                " were promoted, knowing nothing of each other",
+                f"hoster change parent --vm {vm}    (on the node whose copy is to go on)",
+            )
+        case _:
+            return None
+
+
+def _not_a_replica(subject: Subject, site: TargetSite, target: Dataset) -> Refusal | None:
+    vm, there = subject.name, target.marks
+    if there.role is Role.REPLICA:
+        return None
+    role = there.role.value if there.role else "no role"
+    epoch = f", epoch {there.epoch}" if there.epoch else ""
+    return Refusal(
+        vm,
+        Ground.NOT_A_REPLICA,
+        f"{target.name} on {site.node} is this VM, but not a replica: {role}{epoch}",
+        site.there("zfs", "set", "hoster:role=replica", target.name)
+        + "    (only if that copy is not in use any more)",
+    )
 
 
 def _other_mode(
@@ -252,7 +284,7 @@ def _other_mode(
     began = target.marks.mode or Mode.PLAIN
     if began is mode:
         return None
-    aside = _set_aside(site, target)
+    aside = set_aside(site, target)
     if mode is Mode.RAW:
         remedy = f"{aside}, or add --no-raw    (goes on as it began)"
     else:
@@ -278,7 +310,7 @@ def _no_common_version(
         subject.name,
         Ground.NO_COMMON_VERSION,
         f"no version of {target.name} on {site.node} exists here any more: {theirs}",
-        _set_aside(site, target),
+        set_aside(site, target),
     )
 
 
@@ -286,22 +318,7 @@ def _is_ahead(
     subject: Subject, site: TargetSite, target: Dataset, mode: Mode, base: Version
 ) -> Refusal | None:
     ahead = [s for s in ahead_of_base(target, base) if s.written > 0 or mode is Mode.RAW]
-    return _holds_newer(subject, site, target, ahead, base) if ahead else None
-
-
-def _holds_newer(
-    subject: Subject, site: TargetSite, target: Dataset, ahead: Sequence[Snapshot], base: Version
-) -> Refusal:
-    newest = ahead[-1]
-    what = "with data of their own, " if newest.written > 0 else ""
-    return Refusal(
-        subject.name,
-        Ground.REPLICA_AHEAD,
-        f"{target.name} on {site.node} holds {len(ahead)} newer version(s) {what}"
-        f"unknown here: newest {newest.name} (guid {newest.guid:016x});"
-        f" the last common one is {base.name}",
-        _set_aside(site, target),
-    )
+    return holds_newer(subject, site, target, ahead, base) if ahead else None
 
 
 def _name_is_taken(
@@ -335,9 +352,3 @@ def _was_modified(subject: Subject, site: TargetSite, target: Dataset) -> Refusa
         f" since {target.newest.name} arrived there",
         f"{rollback}    (discards what was written there)",
     )
-
-
-def _set_aside(site: TargetSite, target: Dataset) -> str:
-    """Keeps everything that is there; the next run sends the VM in full beside it."""
-    rename = site.there("zfs", "rename", target.name, f"{target.name}{SET_ASIDE}")
-    return f"{rename}    (nothing is lost; the next run sends in full)"

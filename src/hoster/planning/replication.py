@@ -13,16 +13,15 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from hoster.model.anchors import TargetKey, anchors_of
-from hoster.model.plan import GiveUp, Ground, Plan, Refusal, Step, TakeSnapshot
+from hoster.model.plan import GiveUp, Plan, Refusal, Step, TakeSnapshot
 from hoster.model.storage import Dataset, Mode, Role, Snapshot, Version
+from hoster.planning.parting import refuse_renamed, refuse_swap
 from hoster.planning.refusals import (
-    SET_ASIDE,
     Subject,
     TargetSite,
     Terms,
     refuse_at_source,
     refuse_at_target,
-    refuse_swap,
 )
 from hoster.planning.transfers import Leg, common_base, continues_partial, has_diverged, plan_sends, unsent
 
@@ -97,14 +96,15 @@ def judge(
             if refusal is not None:
                 return refusal
         parts.append(part)
+    orphans = [found[name] for name in sorted(found.keys() - {part.target for part in parts})]
     if any(part.diverged for part in parts):
-        refusal = refuse_swap(subject, site, [(p.replica, p.base) for p in parts if p.replica is not None])
+        replicas = [(part.replica, part.base) for part in parts if part.replica is not None]
+        refusal = refuse_swap(subject, site, replicas, orphans)
         if refusal is not None:
             return refusal
         parts = [_before_swap(part) for part in parts]
-    orphans = [found[name] for name in sorted(found.keys() - {part.target for part in parts})]
     missing = [(part.source, part.target) for part in parts if part.replica is None]
-    refusal = _renamed(subject, site, missing, orphans)
+    refusal = refuse_renamed(subject, site, missing, orphans, found.keys())
     if refusal is not None:
         return refusal
     changed = any(d.newest is None or d.written > 0 for d in subject.everything)
@@ -183,24 +183,3 @@ def _before_swap(part: Part) -> Part:
 def _is_pending(source: Dataset, target: Dataset, base: Version, key: TargetKey) -> bool:
     anchored = {b.guid for b in anchors_of(source, key)}
     return anchored != {base.guid} or bool(unmarked(source, target))
-
-
-def _renamed(
-    subject: Subject,
-    site: TargetSite,
-    missing: Sequence[tuple[Dataset, str]],
-    orphans: Sequence[Dataset],
-) -> Refusal | None:
-    """A dataset that got another name here: its replica is among those that seem to be gone."""
-    for source, target in missing:
-        for orphan in orphans:
-            base = common_base(source, orphan)
-            if base is not None and SET_ASIDE not in orphan.name:
-                return Refusal(
-                    subject.name,
-                    Ground.DESCENDANT_RENAMED,
-                    f"{source.name} has the versions of {orphan.name} on {site.node} (newest: {base.name},"
-                    f" guid {base.guid:016x}): it was renamed here since",
-                    site.there("zfs", "rename", orphan.name, target),
-                )
-    return None

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from hoster.model.anchors import TargetKey, anchors_of
+from hoster.model.anchors import TargetKey, anchors_of, superseded_anchors
 from hoster.model.plan import Anchor, Send
-from hoster.model.storage import Dataset, Mode, ResumeToken, Snapshot, Version
+from hoster.model.storage import Bookmark, Dataset, Mode, ResumeToken, Snapshot, Version
 
 
 class Leg(Struct, frozen=True):
@@ -69,8 +69,12 @@ def is_sent_by(snapshot: Snapshot, vm_id: str | None) -> bool:
 
 def has_diverged(target: Dataset, base: Version, mode: Mode, vm_id: str | None) -> bool:
     """Whether all that is in the way of an increment from ``base`` was sent from here: the source was rolled
-    back since. What somebody else did on the target never counts as that."""
+    back since. What somebody else did on the target counts as that only where it was demoted: its
+    administrator has said that what it wrote alone gives way.
+    """
     ahead = ahead_of_base(target, base)
+    if target.marks.demoted:
+        return bool(ahead) or target.written > 0
     in_the_way = any(s.written > 0 or mode is Mode.RAW for s in ahead)
     return in_the_way and all(is_sent_by(s, vm_id) for s in ahead)
 
@@ -98,6 +102,24 @@ def plan_anchors(
     if just_taken is not None:
         anchors.append(Anchor(source.name, just_taken, None, key, "the newest version of this transfer"))
     return tuple(anchors)
+
+
+def left_anchors(leg: Leg, key: TargetKey) -> tuple[Bookmark, ...]:
+    """The anchors that runs which did not arrive have left, and that nothing needs.
+
+    Where a stream goes on, it and all that lies before it stay protected: by the base, and by the first
+    anchor that is no older than what it goes on to. Those after that came with the runs since, one for each,
+    and would keep every snapshot that a target refuses to take. ``@`` is an anchor::
+
+        base a, nothing under way,       source a@ b@ c@      ->  b@ c@
+        base a, the rest of b under way, source a@ b c@ d@    ->  d@
+    """
+    old = superseded_anchors(leg.source, key, leg.base)
+    if leg.partial is None:
+        return old
+    under_way = [s.createtxg for s in leg.source.snapshots if s.guid == leg.partial.to_guid]
+    after = [anchor for anchor in old if under_way and anchor.createtxg >= under_way[0]]
+    return tuple(anchor for anchor in old if anchor != after[0]) if after else ()
 
 
 def continues_partial(source: Dataset, replica: Dataset, base: Version | None, mode: Mode) -> Snapshot | str:

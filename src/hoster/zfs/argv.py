@@ -36,6 +36,8 @@ LISTED_PROPERTIES = (
     "hoster:mode",
     "hoster:key",
     "hoster:swap",
+    "hoster:demoted",
+    "hoster:sites",
     "hoster:from",
     "hoster:sdescription",
 )
@@ -159,9 +161,35 @@ def rename(name: str, becomes: str) -> Argv:
     return ("zfs", "rename", name, becomes)
 
 
+def mount(name: str) -> Argv:
+    """Mounts a filesystem where its properties say."""
+    return ("zfs", "mount", name)
+
+
+def unmount(name: str) -> Argv:
+    """Unmounts a filesystem, never by force: that fails while anything is in use there."""
+    return ("zfs", "unmount", name)
+
+
+def rollback(snapshot: str) -> Argv:
+    """Gives up what was written since a snapshot; refused while anything newer exists (zfs-rollback(8))."""
+    return ("zfs", "rollback", snapshot)
+
+
+def bookmark(version: str, name: str) -> Argv:
+    """Makes a bookmark of a snapshot, or of a bookmark of the same dataset."""
+    return ("zfs", "bookmark", version, name)
+
+
 def inherit(key: str, names: Iterable[str]) -> Argv:
     """Takes a local value from all of ``names``."""
     return ("zfs", "inherit", key, *names)
+
+
+def set_default(key: str, name: str) -> Argv:
+    """Takes a local value of a property that is not inherited, such as ``canmount``: without ``-S``
+    zfs-inherit(8) refuses these."""
+    return ("zfs", "inherit", "-S", key, name)
 
 
 def destroy_dataset(name: str) -> Argv:
@@ -187,6 +215,11 @@ def set_properties(properties: Mapping[str, str], names: Sequence[str]) -> Argv:
 def create_unmounted(dataset: str) -> Argv:
     """Makes a dataset for replicas to lie in, with the missing ones above it; nothing gets mounted."""
     return ("zfs", "create", "-p", "-o", "canmount=off", dataset)
+
+
+def create(name: str) -> Argv:
+    """Makes a filesystem below one that exists, and mounts it where that one's properties say."""
+    return ("zfs", "create", name)
 
 
 def program(pool: str, arguments: Iterable[str]) -> Argv:

@@ -9,8 +9,10 @@ side's login (an echo in a shell's start-up file) and are passed over.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 
+import msgspec
 from msgspec import Struct
 
 from hoster.errors import ZfsError
@@ -23,6 +25,7 @@ from hoster.model.storage import (
     Marks,
     Mode,
     Role,
+    Site,
     Snapshot,
     View,
 )
@@ -31,6 +34,8 @@ from hoster.zfs.streams import resume_token
 
 _UNSET = "-"
 _KNOWN = frozenset(LISTED_PROPERTIES)
+_MOST_LINES = 10_000
+"""More than a value can have: it holds no more than 8 KiB (zfsprops(7))."""
 
 
 class _Row(Struct):
@@ -61,11 +66,16 @@ class _Row(Struct):
 
 
 def parse_view(node: str, output: str) -> View:
-    """The view of ``node`` that the output of a look gives; ZfsError if it is not such output."""
+    """The view of ``node`` that the whole output of a look gives; ZfsError if it is not such output."""
+    return read_view(node, output.removesuffix("\n").split("\n"))
+
+
+def read_view(node: str, lines: Iterable[str]) -> View:
+    """The same from the lines of that output, as they come: no more of the text is held than one record."""
     snapshots: dict[str, list[Snapshot]] = {}
     bookmarks: dict[str, list[Bookmark]] = {}
     containers: list[_Row] = []
-    for row in _rows(output):
+    for row in _rows(lines):
         match row.values.get("type"):
             case "snapshot":
                 snapshot = _snapshot(row)
@@ -86,17 +96,42 @@ def parse_epoch(text: str) -> Epoch | None:
     return Epoch(int(number), node) if at and node and number.isascii() and number.isdigit() else None
 
 
+_INTENT = re.compile(
+    r"(?P<stamp>[^/]*)/(?:(?P<in_place>in-place:)?(?P<guid>[0-9a-f]{16})|branch:(?P<restores>[^/]+))"
+    r"/(?P<canmount>[^/,]*)(?P<mounted>,mounted)?/(?P<root>.*)",
+    re.DOTALL,
+)
+
+
+def parse_sites(text: str) -> tuple[Site, ...]:
+    """The sites that :func:`hoster.operations.identity.properties_of` writes; none in any other text."""
+    if not text:
+        return ()
+    try:
+        return msgspec.json.decode(text, type=tuple[Site, ...])
+    except msgspec.MsgspecError:
+        return ()
+
+
 def parse_intent(text: str) -> Intent | None:
     """What ``str`` makes of an intent, read back; None where the text is none."""
-    pieces = text.split("/", 3)
-    if len(pieces) != 4 or not re.fullmatch("[0-9a-f]{16}", pieces[1]):
+    found = _INTENT.fullmatch(text)
+    if found is None:
         return None
-    return Intent(pieces[0], int(pieces[1], 16), pieces[2], pieces[3])
+    return Intent(
+        found["stamp"],
+        int(found["guid"] or "0", 16),
+        found["canmount"],
+        found["root"],
+        mounted=found["mounted"] is not None,
+        in_place=found["in_place"] is not None,
+        restores=found["restores"] or "",
+    )
 
 
-def _rows(output: str) -> Iterator[_Row]:
+def _rows(lines: Iterable[str]) -> Iterator[_Row]:
     row: _Row | None = None
-    for name, key, value, source in _records(output):
+    for name, key, value, source in _records(lines):
         if row is None or row.name != name:
             if row is not None:
                 yield row
@@ -108,11 +143,11 @@ def _rows(output: str) -> Iterator[_Row]:
         yield row
 
 
-def _records(output: str) -> Iterator[tuple[str, str, str, str]]:
+def _records(lines: Iterable[str]) -> Iterator[tuple[str, str, str, str]]:
     # A line of four fields is a whole record unless the next one continues it: it is split just once.
     whole: tuple[str, str, str, str] | None = None
     pending: list[str] = []
-    for line in output.split("\n"):
+    for line in lines:
         fields = line.split("\t")
         if len(fields) >= 2 and fields[1] in _KNOWN:
             if whole is not None:
@@ -125,6 +160,8 @@ def _records(output: str) -> Iterator[tuple[str, str, str, str]]:
             if line:
                 whole = None
             pending.append(line)
+            if len(pending) > _MOST_LINES:
+                raise ZfsError(f"zfs get printed a value without end: {pending[0][:120]!r}")
     if whole is not None:
         yield whole
     elif pending:
@@ -141,8 +178,10 @@ def _record(text: str) -> tuple[str, str, str, str]:
 def _snapshot(row: _Row) -> Snapshot:
     dataset, _, name = row.name.partition("@")
     clones = row.text("clones")
+    sent_by = row.local.get("hoster:from")
     return Snapshot(
-        dataset=dataset,
+        # The same for all of a dataset's: of a million snapshots a third of the memory.
+        dataset=sys.intern(dataset),
         name=name,
         guid=row.identity("guid"),
         createtxg=row.identity("createtxg"),
@@ -151,7 +190,7 @@ def _snapshot(row: _Row) -> Snapshot:
         written=row.number("written"),
         holds=row.number("userrefs"),
         clones=tuple(c for c in (clones or "").split(",") if c),
-        sent_by=row.local.get("hoster:from"),
+        sent_by=None if sent_by is None else sys.intern(sent_by),
         description=row.local.get("hoster:sdescription", ""),
     )
 
@@ -201,4 +240,6 @@ def _marks(local: Mapping[str, str]) -> Marks:
         mode=Mode(mode) if mode in set(Mode) else None,
         key_digest=local.get("hoster:key"),
         swap=parse_intent(local.get("hoster:swap", "")),
+        demoted=local.get("hoster:demoted") == "yes",
+        sites=parse_sites(local.get("hoster:sites", "")),
     )

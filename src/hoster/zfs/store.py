@@ -7,27 +7,33 @@ back empty, is an error and never "there is nothing".
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
 from hoster.errors import DatasetMissing, OperationFailed, ZfsError
+from hoster.host.origin import is_gone
 from hoster.host.process import Completed, Meter, Piped, Runner
 from hoster.host.reach import Host
 from hoster.model.plan import Anchor, Send
-from hoster.model.storage import Bookmark, Snapshot, View
-from hoster.zfs import argv
+from hoster.model.storage import Bookmark, Dataset, Snapshot, View
+from hoster.zfs import argv, keys, receives
 from hoster.zfs.delegations import delegations
 from hoster.zfs.failures import is_missing_only, zfs_error
-from hoster.zfs.parse import parse_view
+from hoster.zfs.keys import KeyState
+from hoster.zfs.parse import read_view
 from hoster.zfs.programs import ANCHOR, DESTROY, MARK, Answer, chunks, digits, parse_answers
 from hoster.zfs.streams import HEAD_BYTES
 
 LOOK_TIMEOUT_S = 600.0
-"""Ample for a hundred thousand snapshots on a busy pool; a suspended pool must not hang a run for ever."""
+"""How long a listing may print nothing; a suspended pool must not hang a run for ever."""
 
 _ARGUMENT_BYTES = 100 * 1024
-"""Most that the names in one command may add up to; FreeBSD allows 256 KiB in all, Linux more."""
+"""Most that the names in one command may add up to: through ssh they are one argument, of which Linux takes
+128 KiB; FreeBSD takes 256 KiB in all."""
+
+_QUOTES = 9
+"""What quoting makes a name longer by, in bytes, and the blank after it."""
 
 
 class SnapshotMark(Struct, frozen=True):
@@ -50,25 +56,32 @@ class ZfsStore:
         return self._host.name
 
     @property
+    def host(self) -> Host:
+        """The node itself."""
+        return self._host
+
+    @property
     def machine(self) -> str:
         return self._host.machine
 
     def look(self, roots: Iterable[str]) -> View:
         """Everything at and below ``roots``, all of which must exist (DatasetMissing)."""
-        completed = self._run(argv.look(roots), "listing", LOOK_TIMEOUT_S)
-        return self._view(completed)
+        view, completed = self._listed(argv.look(roots))
+        if completed.returncode != 0:
+            raise zfs_error(self.node, "listing", completed)
+        return self._checked(view)
 
     def look_for(self, roots: Iterable[str]) -> View:
         """Everything at and below those of ``roots`` that exist."""
-        return self._lenient(argv.look(roots))
+        return self._lenient(argv.look, roots)
 
     def look_at(self, datasets: Iterable[str]) -> View:
         """Those of ``datasets`` that exist, without their snapshots or what is below them."""
-        return self._lenient(argv.look_at(datasets))
+        return self._lenient(argv.look_at, datasets)
 
     def look_beside(self, parents: Iterable[str]) -> View:
         """Those of ``parents`` that exist and what lies directly in them, without snapshots."""
-        return self._lenient(argv.look_beside(parents))
+        return self._lenient(argv.look_beside, parents)
 
     def local_properties(self, datasets: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
         """The properties that are set on each of these datasets itself, none inherited or received."""
@@ -102,6 +115,10 @@ class ZfsStore:
         """Takes a local value from all of ``names``."""
         self._run(argv.inherit(key, names), f"taking {key} from {names[0]}")
 
+    def set_default(self, key: str, name: str) -> None:
+        """Takes a local value of a property that is not inherited."""
+        self._run(argv.set_default(key, name), f"setting {key} of {name} to its default")
+
     def clone(self, snapshot: str, name: str, properties: Mapping[str, str]) -> None:
         """Makes ``name`` a writable copy of a snapshot."""
         self._run(argv.clone(snapshot, name, properties), f"cloning {snapshot}")
@@ -114,6 +131,44 @@ class ZfsStore:
         """Renames a dataset with all below it."""
         self._run(argv.rename(name, becomes), f"renaming {name}")
 
+    def mount(self, name: str) -> None:
+        """Mounts a filesystem; one that is mounted already is no error."""
+        completed = self._runner.run(self._host.argv(argv.mount(name)), timeout_s=LOOK_TIMEOUT_S)
+        if completed.returncode != 0 and "already mounted" not in completed.stderr:
+            raise zfs_error(self.node, f"mounting {name}", completed)
+
+    def unmount(self, name: str) -> None:
+        """Unmounts a filesystem (DatasetBusy while it is in use); one that is not mounted is no error."""
+        completed = self._runner.run(self._host.argv(argv.unmount(name)), timeout_s=LOOK_TIMEOUT_S)
+        if completed.returncode != 0 and "not currently mounted" not in completed.stderr:
+            raise zfs_error(self.node, f"unmounting {name}", completed)
+
+    def rollback(self, snapshot: str) -> None:
+        """Gives up what was written since ``snapshot``, which must be the newest version of its dataset."""
+        self._run(argv.rollback(snapshot), f"rolling back to {snapshot}", LOOK_TIMEOUT_S)
+
+    def bookmark(self, version: str, name: str) -> None:
+        """Makes the bookmark ``name`` of a snapshot, or of a bookmark of the same dataset."""
+        self._run(argv.bookmark(version, name), f"bookmarking {version}")
+
+    def keys(self, datasets: Sequence[str]) -> tuple[KeyState, ...]:
+        """The encryption roots that open these datasets, with the state of their keys."""
+        if not datasets:
+            return ()  # zfs get without a name is of everything there is
+        printed = self._run(keys.listing(datasets), "reading the state of keys").stdout
+        above = [name for name in keys.roots(printed) if name not in datasets]
+        if above:
+            printed += self._run(keys.listing(above), "reading the state of keys").stdout
+        return keys.states(printed)
+
+    def load_key(self, dataset: str, *, location: str | None = None, passphrase: str = "") -> None:
+        """Loads the key of an encryption root; ZfsError where it is not the right one."""
+        self._run(keys.load(dataset, location), f"loading the key of {dataset}", stdin=f"{passphrase}\n")
+
+    def unload_key(self, dataset: str) -> None:
+        """Forgets the key of an encryption root; DatasetBusy while anything below it is mounted or open."""
+        self._run(keys.unload(dataset), f"unloading the key of {dataset}")
+
     def destroy_dataset(self, name: str) -> None:
         """Destroys one dataset that has neither snapshots nor datasets below it; others stay as they are."""
         self._run(argv.destroy_dataset(name), f"destroying {name}", LOOK_TIMEOUT_S)
@@ -123,6 +178,10 @@ class ZfsStore:
         shown = self._run(argv.delegations(name), f"reading what {name} allows").stdout
         for words in delegations(name, shown):
             self._run(argv.allow(words, to), f"allowing on {to} what {name} allows")
+
+    def create(self, name: str) -> None:
+        """Makes a filesystem. AlreadyThere if there is a dataset of that name."""
+        self._run(argv.create(name), f"creating {name}")
 
     def create_unmounted(self, dataset: str) -> None:
         """Makes ``dataset`` and what is missing above it; nothing gets mounted."""
@@ -168,6 +227,20 @@ class ZfsStore:
         if completed.returncode != 0 and "does not have any resumable receive state" not in completed.stderr:
             raise zfs_error(self.node, f"giving up what has arrived of {target}", completed)
 
+    def end_abandoned_receives(self, targets: Sequence[str]) -> tuple[str, ...]:
+        """Ends the receives into ``targets`` that were begun from this machine by a hoster that is gone, and
+        that have not heard of it; the targets. What has arrived is kept."""
+        found, listed = self._runner.read(
+            self._host.argv(receives.processes()),
+            lambda lines: receives.abandoned(lines, targets, is_gone),
+            timeout_s=LOOK_TIMEOUT_S,
+        )
+        if listed.returncode != 0:
+            raise zfs_error(self.node, "looking for receives that were abandoned", listed)
+        if found:
+            self._run(receives.ending(found), "ending receives that were abandoned", LOOK_TIMEOUT_S)
+        return tuple(receive.target for receive in found)
+
     def hold(self, tag: str, snapshots: Sequence[str]) -> None:
         """Holds these snapshots, so that nobody destroys them."""
         for batch in _batches(snapshots):
@@ -208,19 +281,43 @@ class ZfsStore:
             raise zfs_error(self.node, what, completed)
         return completed
 
-    def _lenient(self, command: Sequence[str]) -> View:
-        completed = self._runner.run(self._host.argv(command), timeout_s=LOOK_TIMEOUT_S)
-        if completed.returncode == 0:
-            return self._view(completed)
-        if not is_missing_only(completed.stderr):
-            raise zfs_error(self.node, "listing", completed)
-        return parse_view(self.node, completed.stdout)
+    def _lenient(self, listing: Callable[[Sequence[str]], Sequence[str]], names: Iterable[str]) -> View:
+        """What ``listing`` gives of those of ``names`` that exist; more commands only where the names outgrow
+        one command line."""
+        datasets: dict[str, Dataset] = {}
+        for batch in _batches(names):
+            view, completed = self._listed(listing(batch))
+            if completed.returncode == 0:
+                datasets |= self._checked(view).datasets
+            elif is_missing_only(completed.stderr):
+                datasets |= _sound(view).datasets
+            else:
+                raise zfs_error(self.node, "listing", completed)
+        return View(self.node, datasets)
 
-    def _view(self, completed: Completed) -> View:
-        view = parse_view(self.node, completed.stdout)
+    def _listed(self, command: Sequence[str]) -> tuple[View | ZfsError, Completed]:
+        """What is listed, parsed as it is printed, and how the command ended, which is to be looked at first:
+        what one that failed has printed need not be whole."""
+
+        def reader(lines: Iterator[str]) -> View | ZfsError:
+            try:
+                return read_view(self.node, lines)
+            except ZfsError as error:
+                return error
+
+        return self._runner.read(self._host.argv(command), reader, timeout_s=LOOK_TIMEOUT_S)
+
+    def _checked(self, found: View | ZfsError) -> View:
+        view = _sound(found)
         if not view.datasets:
             raise ZfsError(f"{self.node}: listing: zfs printed nothing, which cannot be true")
         return view
+
+
+def _sound(found: View | ZfsError) -> View:
+    if isinstance(found, ZfsError):
+        raise found
+    return found
 
 
 def transfer(
@@ -269,14 +366,14 @@ def _by_pool(items: Sequence[tuple[str, ...]]) -> dict[str, list[tuple[str, ...]
     return pools
 
 
-def _batches(names: Sequence[str]) -> Iterable[Sequence[str]]:
+def _batches(names: Iterable[str]) -> Iterable[Sequence[str]]:
     batch: list[str] = []
     size = 0
     for name in names:
-        if batch and size + len(name) + 1 > _ARGUMENT_BYTES:
+        if batch and size + len(name) + _QUOTES > _ARGUMENT_BYTES:
             yield batch
             batch, size = [], 0
         batch.append(name)
-        size += len(name) + 1
+        size += len(name) + _QUOTES
     if batch:
         yield batch

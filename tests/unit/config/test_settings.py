@@ -7,10 +7,12 @@ import re
 from pathlib import Path
 
 import pytest
+from msgspec.structs import fields
 
 from hoster.config.files import FileMissing
 from hoster.config.settings import (
     DEFAULT_PLACES,
+    BranchSettings,
     ReplicationSettings,
     Settings,
     find_settings_file,
@@ -18,9 +20,10 @@ from hoster.config.settings import (
     read_settings,
     write_first_settings,
 )
-from hoster.config.settings_file import Document, Replication, TargetKeep
+from hoster.config.settings_file import Branches, Document, Replication, TargetKeep
 from hoster.errors import ConfigurationError, HosterError
 from hoster.model.names import SnapshotType
+from hoster.model.promises import Promises
 
 
 def settings_from(folder: Path, text: str | bytes, name: str = "hoster.toml") -> Settings:
@@ -207,9 +210,8 @@ def test_the_known_keys_are_named_for_an_unknown_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
         settings_from(tmp_path, "x = 1")
 
-    assert caught.value.message.endswith(
-        "datasets, dns-search-domain, dns-servers, hostname, replication, run-dir, ssh-keys, state-dir, tags"
-    )
+    known = sorted(info.encode_name for info in fields(Document))
+    assert caught.value.message.endswith(f"expected one of: {', '.join(known)}")
 
 
 def test_hosters_own_configuration_is_understood(tmp_path: Path) -> None:
@@ -348,12 +350,17 @@ def test_the_first_settings_show_every_key_with_its_default_or_an_example(tmp_pa
         tmp_path / "hoster.toml",
         ("tank/vms",),
         hostname="node1",
+        hypervisor="qemu",
         replication=ReplicationSettings(
             speed_limit_mib_s=90,
             target_keep={**ReplicationSettings().target_keep, SnapshotType.CUSTOM: 1000},
         ),
+        branches=BranchSettings(expire_after_days=90),
+        key_location="/root/keys/{vm}",
+        textfile_dir=Path("/var/lib/prometheus/node-exporter"),
+        promises=Promises(by_vm={"web1": 15}, by_tag={"database": 60}),
     )
-    for table in (Document, Replication, TargetKeep):
+    for table in (Document, Branches, Replication, TargetKeep):
         for key in table.__struct_encode_fields__:
             assert re.search(rf"^({key} = |\[(replication\.)?{key}\]$)", text, flags=re.MULTILINE), key
 

@@ -120,3 +120,33 @@ def test_children_do_not_inherit_a_lock(tmp_path: Path) -> None:
     finally:
         child.kill()
         child.wait()
+
+
+def test_any_number_may_share_a_lock_and_nobody_has_it_alone_meanwhile(tmp_path: Path) -> None:
+    locks = Locks(tmp_path)
+    with (
+        locks.hold("the disk", holder="one", shared=True),
+        locks.hold("the disk", holder="two", shared=True),
+        pytest.raises(Busy, match=r"process .*: two"),
+        locks.hold("the disk", holder="three"),
+    ):
+        pass
+    with (
+        locks.hold("the disk", holder="three"),
+        pytest.raises(Busy, match="three"),
+        locks.hold("the disk", holder="one", shared=True),
+    ):
+        pass
+
+
+def test_more_locks_than_files_are_allowed_at_first_can_be_held(tmp_path: Path) -> None:
+    script = """
+import contextlib, resource, sys
+from pathlib import Path
+from hoster.host.locks import Locks
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 200))
+with contextlib.ExitStack() as stack:
+    for number in range(120):
+        stack.enter_context(Locks(Path(sys.argv[1])).hold(f"disk {number}", holder="me"))
+"""
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True)

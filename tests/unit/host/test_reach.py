@@ -52,6 +52,13 @@ def test_odd_words_come_through_every_login_shell(shell: list[str]) -> None:
     assert said_by(shell, ODD) == ODD
 
 
+@pytest.mark.parametrize("shell", SHELLS, ids=lambda shell: shell[0])
+def test_a_variable_comes_through_every_login_shell_and_stays_with_the_command(shell: list[str]) -> None:
+    line = remote_shell_line(["env"], {"HOSTER_TRIED": "a b'c$HOME"})
+    done = subprocess.run([*shell, line], capture_output=True, text=True, check=True)
+    assert "HOSTER_TRIED=a b'c$HOME" in done.stdout.splitlines()
+
+
 @settings(max_examples=60, deadline=None)
 @given(WORDS)
 def test_any_words_come_through_sh(words: list[str]) -> None:

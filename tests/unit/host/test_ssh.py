@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from hoster.errors import ExitCode, Unreachable
+from hoster.host.origin import own_origin
 from hoster.host.process import SystemRunner
 from hoster.host.ssh import SshOptions, SshSession
 from hoster.model.names import Endpoint
@@ -118,6 +120,7 @@ def test_nothing_that_asks_or_decides_is_left_to_the_configuration(ssh: FakeSsh)
     assert "-o ControlMaster=yes" in ssh.was_given[0]
     assert "-o ControlMaster=no" in " ".join(channel)
     assert channel[-1].endswith("exec zfs list'")
+    assert f"HOSTER_ORIGIN={own_origin()};" in channel[-1]
 
 
 @pytest.mark.parametrize("port", [None, 2222])
@@ -160,3 +163,16 @@ def test_a_connection_can_be_closed_twice(ssh: FakeSsh) -> None:
     ssh.does(CONNECTS)
     with ssh.session() as session:
         session.close()
+
+
+def test_connections_made_at_the_same_moment_do_not_take_each_other_for_left_over(ssh: FakeSsh) -> None:
+    """Seen with three nodes asked at once: one removed the folder that another had not locked yet."""
+    ssh.does(CONNECTS)
+
+    def connect(_number: int) -> str:
+        with ssh.session() as session:
+            return session.machine
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(connect, range(80))) == {"the machine"}
+    assert ssh.left == []

@@ -17,9 +17,12 @@ from hoster.model.names import (
     SnapshotType,
     dataset_name,
     endpoint,
+    existing_snapshot_name,
+    existing_vm_name,
     job_name,
     new_snapshot_name,
     next_snapshot_name,
+    shown,
     snapshot_label,
     snapshot_type,
     vm_name,
@@ -283,3 +286,42 @@ def test_whatever_passes_as_an_endpoint_is_one_word_and_no_option(text: str) -> 
     for word in (found.host, found.user):
         assert not word.startswith("-")
         assert set(word) <= {*LEGAL, "%"}
+
+
+@pytest.mark.parametrize("text", ["web", "my web", "web-2", ":x", ".x", "a..b", "x" * 255])
+def test_a_vm_that_exists_may_have_any_name_that_zfs_has_but_for_a_leading_hyphen(text: str) -> None:
+    assert existing_vm_name(text) == text
+
+
+@pytest.mark.parametrize("text", ["", " ", ".", "..", "a/b", "a@b", "a\n", "ä", "-F", "x" * 256])
+def test_anything_else_is_no_name_of_a_vm(text: str) -> None:
+    with pytest.raises(ValueError, match="is no name of a VM"):
+        existing_vm_name(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["daily_2024-01-01_00-00-00", "by hand - 1", "tank/vm/my web@by hand", "x" * 255]
+)
+def test_a_snapshot_that_exists_is_named_in_short_or_in_full(text: str) -> None:
+    assert existing_snapshot_name(text) == text
+
+
+@pytest.mark.parametrize("text", ["", "..", "a@b@c", "a@", "@a", "a/b", "a\nb", "-F", "x" * 256])
+def test_anything_else_is_no_name_of_a_snapshot(text: str) -> None:
+    with pytest.raises(ValueError, match="is no name of a snapshot"):
+        existing_snapshot_name(text)
+
+
+def test_a_very_long_text_is_not_said_again_in_full() -> None:
+    assert shown("a\nb") == "'a\\nb'"
+    assert shown("x" * 1000) == f"{'x' * 60!r}… (1000 characters)"
+    with pytest.raises(ValueError, match=r"x{60}'… \(300 characters\) is not an endpoint"):
+        endpoint("x" * 300)
+
+
+def test_names_of_hosts_and_jobs_have_their_longest() -> None:
+    assert str(endpoint(f"root@{'x' * 253}")) == f"root@{'x' * 253}"
+    assert job_name("x" * 200) == "x" * 200
+    for refused, text in ((endpoint, "x" * 254), (job_name, "x" * 201)):
+        with pytest.raises(ValueError, match="characters"):
+            refused(text)

@@ -11,6 +11,7 @@ from hoster.errors import Busy, UsageError
 from hoster.host.ssh import SshOptions
 from hoster.model.names import Endpoint, SnapshotType
 from hoster.model.plan import Ground, Outcome, Report
+from hoster.model.storage import Intent
 from hoster.operations.replicate import replicate
 from hoster.operations.request import ReplicationRequest
 from tests.properties.cluster import Fault
@@ -68,6 +69,23 @@ def test_a_dry_run_changes_nothing_on_either_side(world: World) -> None:
     assert [repr(node.volumes) for node in world.cluster.nodes.values()] == before
     assert outcomes(report) == {"web": Outcome.PLANNED}
     assert report.vms[0].sent == (f"{world.web.name}@hourly_2024-03-31_01-30-00 in full",)
+
+
+def test_a_dry_run_plans_nothing_on_top_of_a_swap_that_is_half_done(world: World) -> None:
+    run(world, REQUEST)
+    world.write(1)
+    intent = Intent("20240131T000000Z", 5, "-", WEB)
+    world.cluster.nodes["a"].volumes[WEB].marks["hoster:swap"] = str(intent)
+    before = [repr(node.volumes) for node in world.cluster.nodes.values()]
+    planned = run(world, replace(REQUEST, dry_run=True, include_non_production=True))
+    assert [repr(node.volumes) for node in world.cluster.nodes.values()] == before
+    assert outcomes(planned) == {"web": Outcome.PLANNED, "web2": Outcome.PLANNED}
+    web, other = planned.vms
+    assert (web.sent, web.taken) == ((), ())
+    assert (
+        "setting aside the newer part of tank/vm/web was interrupted, and would be finished" in web.notes[0]
+    )
+    assert other.sent != ()
 
 
 def test_a_second_run_of_the_same_job_is_busy(world: World) -> None:

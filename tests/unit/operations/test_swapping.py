@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from hoster.errors import OperationFailed
+from hoster.errors import OperationFailed, Refused
 from hoster.host.process import Completed
 from hoster.host.reach import LocalHost
-from hoster.operations.swapping import finish, finish_left, new_stamp, swap
+from hoster.operations.swapping import finish, finish_left, new_stamp, restore, roll_back_in_place, swap
 from hoster.testing import Answer, NamedHost, Says, ScriptedRunner, dataset, listing
 from hoster.zfs.store import ZfsStore
 from tests.zfsmodel.cluster import Accident, Fault, Killed, ModelCluster
@@ -22,6 +22,8 @@ from tests.zfsmodel.state import Kind
 ROOT = "tank/vm/web"
 STAMP = "20240101T120000Z"
 BRANCH = f"{ROOT}.branch-{STAMP}"
+LATER = "20240202T120000Z"
+LAST = "20240303T120000Z"
 KILLS = (Accident.KILLED_BEFORE, Accident.KILLED_AFTER)
 
 State = dict[str, tuple[list[str], dict[str, str], list[str], str]]
@@ -106,6 +108,22 @@ class World:
         wanted = [(view.datasets[name], view.datasets[name].snapshots[0]) for name in self.names]
         return swap(self.zfs, ROOT, STAMP, wanted)
 
+    def restore(self, branch: str = STAMP, stamp: str = LATER) -> str:
+        """Lets a branch be the VM again."""
+        view = self.zfs.look([ROOT])
+        return restore(self.zfs, ROOT, stamp, branch, [view.datasets[name] for name in view.names], [])
+
+    def roll_back_in_place(self) -> None:
+        """Gives up what was written since version b."""
+        view = self.zfs.look([ROOT])
+        wanted = [(view.datasets[name], view.datasets[name].snapshots[-1]) for name in self.names]
+        roll_back_in_place(self.zfs, ROOT, STAMP, wanted)
+
+    def contents(self) -> dict[str, tuple[str, bool]]:
+        """What is in the VM's datasets, and whether they are mounted."""
+        found = {name: self.node.datasets[name] for name in self.names if name in self.node.datasets}
+        return {name: (one.content.digest, one.mounted) for name, one in found.items()}
+
     def recover(self) -> list[str]:
         """What the next run does first."""
         seen = tuple(self.zfs.look(["tank/vm"]).datasets.values())
@@ -129,9 +147,105 @@ def test_a_swap_sets_aside_what_is_newer_and_puts_everything_else_in_place() -> 
         "hoster:branch-of": "web",
         "hoster:branched-at": STAMP,
         "canmount": "noauto",
+        "hoster:canmount": "-",
     }
     assert after[BRANCH][2] == ["anna mount,send"]
     assert set(after) - set(before) == {BRANCH, f"{BRANCH}/d0", f"{BRANCH}/d1"}
+
+
+def test_to_and_fro_everything_is_as_it_was() -> None:
+    world = World()
+    before, contents = world.state(), world.contents()
+    world.swap()
+    there, went_back = world.state(), world.contents()
+    assert went_back != contents
+    assert world.restore() == f"{ROOT}.branch-{LATER}"
+    assert world.contents() == contents
+    assert {name: found for name, found in world.state().items() if name in before} == before
+    assert world.restore(LATER, LAST) == f"{ROOT}.branch-{LAST}"
+    assert world.contents() == went_back
+    named = {name.replace(LAST, STAMP): found for name, found in world.state().items()}
+    assert {name: found[0] for name, found in named.items()} == {name: f[0] for name, f in there.items()}
+
+
+def test_in_place_what_was_written_is_given_up_and_nothing_else() -> None:
+    world = World()
+    before, contents = world.state(), world.contents()
+    world.roll_back_in_place()
+    assert world.state() == before
+    assert world.contents() != contents
+    assert all(world.node.datasets[name].written == 0 for name in world.names)
+
+
+def test_what_is_in_use_is_mounted_again_and_nothing_was_done() -> None:
+    world = World()
+    before, contents = world.state(), world.contents()
+    assert contents[ROOT][1]
+    world.node.datasets[ROOT].busy = True
+    with pytest.raises(Refused, match="pool or dataset is busy; nothing was changed"):
+        world.swap()
+    assert (world.state(), world.contents()) == (before, contents)
+    world.node.datasets[ROOT].busy = False
+    world.swap()
+    before, contents = world.state(), world.contents()
+    world.node.datasets[ROOT].busy = True
+    with pytest.raises(Refused):
+        world.restore()
+    assert (world.state(), world.contents()) == (before, contents)
+
+
+def went_back() -> World:
+    world = World()
+    world.swap()
+    return world
+
+
+@pytest.mark.parametrize("accident", KILLS)
+@pytest.mark.parametrize(
+    ("begin", "act"),
+    [(World, World.swap), (World, World.roll_back_in_place), (went_back, World.restore)],
+    ids=["swap", "in-place", "restore"],
+)
+def test_whatever_was_killed_is_finished_with_the_old_or_the_new_data_in_place_and_mounted(
+    accident: Accident, begin: Callable[[], World], act: Callable[[World], object]
+) -> None:
+    calm = begin()
+    before = calm.data(), calm.contents()
+    act(calm)
+    after = calm.data(), calm.contents()
+    for at in itertools.count():
+        world = begin()
+        world.cluster.begin(Fault(accident, at))
+        try:
+            act(world)
+        except Killed:
+            world.cluster.begin()
+        else:
+            assert at > 9
+            return
+        world.recover()
+        assert (world.data(), world.contents()) in (before, after), f"killed at {world.cluster.commands[-9:]}"
+
+
+def test_an_anchor_that_would_leave_the_vm_is_replaced_before_anything_else() -> None:
+    world = World()
+    key = "00000000000000aa"
+    newest = world.node.dataset(ROOT).snapshots[-1]
+    world.node.bookmark(f"{ROOT}@b", f"{ROOT}#hoster-{key}-{newest.guid:016x}")
+    world.swap()
+    guid = world.node.dataset(ROOT).snapshots[0].guid
+    assert f"hoster-{key}-{guid:016x}" in world.node.dataset(ROOT).bookmarks
+    assert f"hoster-{key}-{newest.guid:016x}" in world.node.dataset(BRANCH).bookmarks
+
+
+def test_bookmarks_of_one_name_do_not_meet() -> None:
+    """The model stops where a kernel would."""
+    world = World()
+    world.swap()
+    world.node.bookmark(f"{ROOT}@a", f"{ROOT}#x")
+    world.node.bookmark(f"{BRANCH}@b", f"{BRANCH}#x")
+    world.restore()
+    assert set(world.node.dataset(ROOT).bookmarks) == {"kept", "x", "x.2"}
 
 
 def killed(at: int, accident: Accident) -> World | None:
@@ -254,3 +368,8 @@ def _said(completed: Completed) -> Says:
 
 def test_a_stamp_is_utc_to_the_second() -> None:
     assert new_stamp(datetime(2024, 1, 1, 12, tzinfo=UTC)) == STAMP
+
+
+def test_a_stamp_that_a_branch_has_already_gives_way_to_the_next_second() -> None:
+    taken = (BRANCH, f"{ROOT}.branch-20240101T120001Z", "tank/vm/db.branch-20240101T120002Z")
+    assert new_stamp(datetime(2024, 1, 1, 12, tzinfo=UTC), ROOT, taken) == "20240101T120002Z"

@@ -9,8 +9,9 @@ from itertools import islice
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from hoster.model.storage import Bookmark, Dataset, DatasetKind, Intent
-from hoster.planning.swap import Clone, Forget, Promote, Rename, Settle, SwapStep, plan_swap
+from hoster.model.storage import Bookmark, Dataset, DatasetKind, Intent, Role
+from hoster.planning.promotions import DropBookmark, KeepBookmark, Promote
+from hoster.planning.swap import Clone, Forget, Rename, Settle, SwapStep, plan_swap
 from hoster.testing import dataset, guid_of
 
 ROOT = "tank/vm/web"
@@ -44,11 +45,23 @@ class Pool:
             done[name] = guid_of(self.wanted[name])
         return done
 
-    def finish(self, cut: int | None = None) -> None:
+    def intend_restore(self, branch: str, stamp: str) -> None:
+        """Writes the intents for a branch, by its stamp, to be the VM again."""
+        for name in sorted(self.of(ROOT), reverse=True):
+            intent = Intent(stamp, 0, "-", ROOT, restores=branch)
+            self.datasets[name] = replace(
+                self.datasets[name], marks=replace(self.datasets[name].marks, swap=intent)
+            )
+
+    def of(self, root: str) -> dict[str, Dataset]:
+        """The datasets at and below ``root``."""
+        return {n: d for n, d in self.datasets.items() if n == root or n.startswith(f"{root}/")}
+
+    def finish(self, cut: int | None = None, stamp: str = STAMP) -> None:
         """Plans from what is there and carries that out, or no more than ``cut`` single effects of it."""
         if not any(one.marks.swap for one in self.datasets.values()):
             return
-        steps = plan_swap(ROOT, STAMP, tuple(self.datasets.values()), self.local)
+        steps = plan_swap(ROOT, stamp, tuple(self.datasets.values()), self.local)
         effects = (effect for step in steps for effect in self._effects(step))
         for effect in islice(effects, cut):
             effect()
@@ -64,10 +77,18 @@ class Pool:
             case Forget(intents):
                 for name in intents:
                     yield lambda name=name: self._forget(name)  # type: ignore[misc]
-            case Settle(_, branch, intents):
-                yield lambda: self.local[branch].update({"hoster:role": "branch"})
+            case KeepBookmark(bookmark, name):
+                yield lambda: self._keep(bookmark, name)
+            case DropBookmark(bookmark):
+                yield lambda: self._drop(bookmark)
+            case Settle(root, branch, intents):
+                if step.restored:
+                    yield lambda: self._unmark(root)
+                yield lambda: self._mark(branch)
                 for name in sorted(intents, reverse=True):
                     yield lambda name=name: self._forget(name)  # type: ignore[misc]
+            case _:
+                raise AssertionError(f"nothing is mounted here, or rolled back in place: {step}")
 
     def _clone(self, step: Clone) -> None:
         assert step.name not in self.datasets
@@ -86,11 +107,13 @@ class Pool:
         origin = next(s for s in owner.snapshots if s.full_name == clone.origin)
         shared = tuple(s for s in owner.snapshots if s.createtxg <= origin.createtxg)
         marks = tuple(b for b in owner.bookmarks if b.createtxg <= origin.createtxg)
+        assert not {b.name for b in clone.bookmarks} & {b.name for b in marks}, "the kernel panics"
+        assert not {s.name for s in clone.snapshots} & {s.name for s in shared}, "they are in conflict"
         self.datasets[name] = replace(
             clone,
             origin=owner.origin,
-            snapshots=tuple(replace(s, dataset=name) for s in shared),
-            bookmarks=tuple(replace(b, dataset=name) for b in marks),
+            snapshots=(*(replace(s, dataset=name) for s in shared), *clone.snapshots),
+            bookmarks=(*(replace(b, dataset=name) for b in marks), *clone.bookmarks),
         )
         self.datasets[owner.name] = replace(
             owner,
@@ -112,6 +135,27 @@ class Pool:
                 snapshots=tuple(replace(s, dataset=of) for s in one.snapshots),
                 bookmarks=tuple(Bookmark(of, b.name, b.guid, b.createtxg) for b in one.bookmarks),
             )
+
+    def _keep(self, bookmark: Bookmark, name: str) -> None:
+        one = self.datasets[bookmark.dataset]
+        assert name not in {b.name for b in one.bookmarks}
+        self.datasets[one.name] = replace(one, bookmarks=(*one.bookmarks, replace(bookmark, name=name)))
+
+    def _drop(self, bookmark: Bookmark) -> None:
+        one = self.datasets[bookmark.dataset]
+        assert bookmark in one.bookmarks
+        left = tuple(b for b in one.bookmarks if b != bookmark)
+        self.datasets[one.name] = replace(one, bookmarks=left)
+
+    def _mark(self, name: str) -> None:
+        self.local[name].update({"hoster:role": "branch"})
+        one = self.datasets[name]
+        self.datasets[name] = replace(one, marks=replace(one.marks, role=Role.BRANCH))
+
+    def _unmark(self, name: str) -> None:
+        self.local[name].pop("hoster:role", None)
+        one = self.datasets[name]
+        self.datasets[name] = replace(one, marks=replace(one.marks, role=None))
 
     def _forget(self, name: str) -> None:
         one = self.datasets[name]

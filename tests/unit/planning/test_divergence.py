@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from hoster.model.plan import Ground
-from hoster.model.storage import Mode
+from hoster.model.storage import Marks, Mode
 from hoster.planning.replication import is_up_to_date
 from hoster.planning.transfers import has_diverged
 from hoster.testing import VM_ID, dataset, words
@@ -142,3 +142,36 @@ def test_what_was_written_to_a_replica_that_diverged_is_refused_with_a_rollback_
     refusal = refused(subject("a"), replica("a! b!+1 ~512"))
     assert refusal.ground is Ground.REPLICA_MODIFIED
     assert refusal.remedy.startswith(f"ssh backup1 zfs rollback {TARGET}@b ")
+
+
+@pytest.mark.parametrize(
+    ("vm_id", "whose"), [(None, "has no hoster:id"), (f"{VM_ID}x", "has the hoster:id of another VM")]
+)
+def test_somebody_elses_dataset_below_a_replica_is_not_renamed_along_with_it(
+    vm_id: str | None, whose: str
+) -> None:
+    theirs = replace(dataset(f"{TARGET}/a/b", "x"), marks=Marks(vm_id))
+    below = replace(dataset(f"{TARGET}/a/b/c", "y"), marks=Marks(vm_id))
+    there = (replica("a! b!+1"), replica("a!", "a"), theirs, below)
+    refusal = refused(subject("a", a="a"), *there)
+    assert refusal.ground is Ground.FOREIGN_DATASET
+    assert f"{TARGET}/a/b, which {whose}, lies below the replica" in refusal.evidence
+    assert refusal.remedy == f"ssh backup1 zfs rename {TARGET}/a/b {TARGET}.a.b.set-aside"
+    assert cleared(subject("a", a="a"), *there[:2]).parting
+    assert not cleared(subject("a b c", a="a"), *there).parting, "in nobody's way where nothing is set aside"
+
+
+def test_what_a_copy_that_gave_way_made_below_itself_goes_along() -> None:
+    there = replica("a! b+1")
+    there = replace(there, marks=replace(there.marks, demoted=True))
+    clearance = cleared(subject("a"), there, dataset(f"{TARGET}/new", "x"))
+    assert (clearance.parting, clearance.orphans) == (True, (f"{TARGET}/new",))
+
+
+def test_what_was_once_sent_from_here_goes_along_unless_it_is_looked_at() -> None:
+    gone = replica("x!", "gone")
+    clearance = cleared(subject("a"), replica("a! b!+1"), gone)
+    assert (clearance.parting, clearance.orphans) == (True, (f"{TARGET}/gone",))
+    refusal = refused(subject("a"), replica("a! b!+1"), replace(gone, mounted=True))
+    assert refusal.ground is Ground.REPLICA_MOUNTED
+    assert refusal.remedy == f"ssh backup1 zfs unmount {TARGET}/gone"

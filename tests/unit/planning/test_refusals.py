@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from hoster.model.anchors import TargetKey
 from hoster.model.plan import Ground, Refusal
-from hoster.model.storage import Epoch, Marks, Mode, Role
+from hoster.model.storage import Dataset, Epoch, Marks, Mode, Role
 from hoster.planning.refusals import Subject, TargetSite, Terms
 from hoster.testing import VM_ID, dataset, guid_of, target_key
 from tests.unit.planning.judging import (
@@ -96,7 +96,7 @@ def test_a_vm_that_has_no_identity_yet_does_not_own_what_is_there(
 @pytest.mark.parametrize(
     ("role", "epoch", "said"),
     [
-        (Role.PRIMARY, Epoch(2, "node2"), "primary, epoch 2@node2"),
+        (Role.PRIMARY, Epoch(1, "node1"), "primary, epoch 1@node1"),
         (Role.SUPERSEDED, None, "superseded"),
         (Role.BRANCH, None, "branch"),
         (None, None, "no role"),
@@ -109,6 +109,38 @@ def test_a_copy_that_is_not_a_replica_is_never_received_into(
     assert refusal.ground is Ground.NOT_A_REPLICA
     assert refusal.evidence == f"tank/vm/web on backup1 is this VM, but not a replica: {said}"
     assert refusal.remedy.startswith("ssh backup1 zfs set hoster:role=replica tank/vm/web")
+
+
+def promoted(history: str, epoch: Epoch, role: Role = Role.PRIMARY) -> Dataset:
+    """The copy on the target after somebody promoted it there, or told it of a promotion."""
+    return replace(replica(history), marks=Marks(VM_ID, role, epoch, epoch.node))
+
+
+@pytest.mark.parametrize("role", [Role.PRIMARY, Role.REPLICA])
+def test_what_was_taken_over_is_not_overwritten_by_the_old_host(role: Role) -> None:
+    refusal = refused(subject("a b"), promoted("a", Epoch(2, "node2"), role))
+    assert refusal.ground is Ground.SUPERSEDED
+    assert refusal.evidence == (
+        "node2 has taken this VM over: tank/vm/web on backup1 is of epoch 2@node2, this copy of 1@node1"
+    )
+    assert refusal.remedy.startswith("hoster vm demote web")
+
+
+def test_two_promotions_that_knew_nothing_of_each_other_are_a_split() -> None:
+    refusal = refused(subject("a b"), promoted("a", Epoch(1, "node2")))
+    assert refusal.ground is Ground.SPLIT
+    assert "epoch 1@node1" in refusal.evidence
+    assert "epoch 1@node2" in refusal.evidence
+    assert refusal.remedy.startswith("hoster change parent --vm web")
+
+
+def test_a_copy_that_was_demoted_gives_way_with_all_that_it_wrote_alone() -> None:
+    there = replica("a x y+5 ~7")
+    demoted = replace(there, marks=replace(there.marks, demoted=True, epoch=Epoch(9, "node9")))
+    assert refused(subject("a b"), there).ground is Ground.REPLICA_AHEAD
+    assert cleared(subject("a b"), demoted).parting
+    unchanged = replace(replica("a"), marks=demoted.marks)
+    assert not cleared(subject("a b"), unchanged).parting
 
 
 @pytest.mark.parametrize(
@@ -185,28 +217,6 @@ def test_a_descendant_without_marks_is_not_this_vms() -> None:
     assert refusal.remedy.startswith(f"ssh backup1 zfs set hoster:id={VM_ID}")
 
 
-@pytest.mark.parametrize("site", [SITE, HERE])
-def test_a_descendant_that_was_renamed_here_is_refused_with_the_rename(site: TargetSite) -> None:
-    refusal = refused(subject("a", disk1="x y"), replica("a!"), replica("x!", "disk0"), site=site)
-    assert refusal.ground is Ground.DESCENDANT_RENAMED
-    assert refusal.evidence == (
-        f"tank/vm/web/disk1 has the versions of tank/vm/web/disk0 on {site.node} (newest: x,"
-        f" guid {guid_of('x'):016x}): it was renamed here since"
-    )
-    assert refusal.remedy == site.there("zfs", "rename", "tank/vm/web/disk0", "tank/vm/web/disk1")
-
-
-def test_of_a_tree_that_was_renamed_here_the_topmost_dataset_is_named() -> None:
-    here = subject("a", new="x")
-    here = replace(here, descendants=(*here.descendants, dataset(f"{TARGET}/new/part", "y")))
-    refusal = refused(here, replica("a!"), replica("x!", "old"), replica("y!", "old/part"))
-    assert refusal.remedy == f"ssh backup1 zfs rename {TARGET}/old {TARGET}/new"
-
-
-def test_a_new_descendant_beside_one_that_is_gone_is_no_rename() -> None:
-    assert cleared(subject("a", new="x"), replica("a!"), replica("y!", "old")).orphans == (f"{TARGET}/old",)
-
-
 @pytest.mark.parametrize("keys", [True, False])
 def test_to_send_decrypted_the_key_must_be_loaded(keys: bool) -> None:
     here = encrypted(subject("a", d0="a"), "d0", keys=keys)
@@ -233,6 +243,10 @@ def test_a_plain_child_of_an_encrypted_vm_would_lie_readable() -> None:
         "tank/vm/web/d0 is not encrypted though tank/vm/web is: it would lie readable on backup1"
     )
     assert refusal.remedy.startswith("add --allow-plain-child")
+    assert refused(encrypted(subject("a", d0="a")), site=ENCRYPTS) == refusal, "its replica is a raw one"
+    allowed = Terms(allow_plain_child=True)
+    assert cleared(encrypted(subject("a", d0="a")), terms=allowed).parts
+    assert cleared(encrypted(subject("a", d0="a")), site=ENCRYPTS, terms=NO_RAW).parts
 
 
 @pytest.mark.parametrize("began", [Mode.PLAIN, None])
@@ -294,6 +308,8 @@ REFUSALS: dict[Ground, Callable[[TargetSite], Refusal]] = {
     Ground.NOT_A_REPLICA: lambda site: refused(
         subject("a"), replace(replica("a"), marks=Marks(VM_ID)), site=site
     ),
+    Ground.SUPERSEDED: lambda site: refused(subject("a"), promoted("a", Epoch(2, "node2")), site=site),
+    Ground.SPLIT: lambda site: refused(subject("a"), promoted("a", Epoch(1, "node2")), site=site),
     Ground.NO_COMMON_VERSION: lambda site: refused(subject("a"), replica("x"), site=site),
     Ground.NAME_TAKEN: lambda site: refused(subject("a b"), replica("b' a"), site=site),
     Ground.REPLICA_AHEAD: lambda site: refused(subject("a"), replica("a x+1"), site=site),
@@ -312,8 +328,20 @@ REFUSALS: dict[Ground, Callable[[TargetSite], Refusal]] = {
 IN_A_STREAM = {Ground.KEY_CHANGED}
 """What shows only when a stream is about to be sent: see the tests of the operations (keys)."""
 
+OF_GOING_BACK = {
+    *(Ground.OF_ANOTHER_VM, Ground.VERSION_MISSING, Ground.PARTLY_RECEIVED, Ground.RUNNING),
+    *(Ground.IN_USE, Ground.HELD, Ground.CLONED, Ground.NEEDED_BY_TARGET),
+}
+"""What keeps a VM from going back, not from being replicated: see the tests of rollbacks."""
 
-@pytest.mark.parametrize("ground", [ground for ground in Ground if ground not in IN_A_STREAM])
+
+OF_TAKING_OVER = {Ground.NOTHING_WHOLE, Ground.MAY_LOSE_DATA}
+"""What keeps a replica from taking over: see the tests of successions."""
+
+
+@pytest.mark.parametrize(
+    "ground", [g for g in Ground if g not in IN_A_STREAM | OF_GOING_BACK | OF_TAKING_OVER]
+)
 def test_every_ground_has_a_case_with_evidence_and_a_remedy(ground: Ground) -> None:
     refusal = REFUSALS[ground](SITE)
     assert refusal.ground is ground

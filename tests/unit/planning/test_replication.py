@@ -236,7 +236,7 @@ def test_what_is_encrypted_is_sent_raw_unless_that_is_forbidden(
 
 
 @pytest.mark.parametrize(
-    ("site", "terms"), [(SITE, Terms(allow_plain_child=True)), (ENCRYPTS, Terms()), (ENCRYPTS, Terms(True))]
+    ("site", "terms"), [(SITE, Terms(allow_plain_child=True)), (ENCRYPTS, Terms(no_raw=True))]
 )
 def test_a_plain_child_of_an_encrypted_vm_goes_where_it_may_or_where_it_gets_encrypted(
     site: TargetSite, terms: Terms

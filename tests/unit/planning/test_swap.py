@@ -7,22 +7,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from hoster.model.anchors import anchor_target
 from hoster.model.storage import Dataset, DatasetKind, Intent
+from hoster.planning.promotions import Promote
 from hoster.planning.swap import (
     NOT_COPIED,
     Clone,
     Forget,
-    Promote,
+    Place,
     Rename,
+    RollBack,
     Settle,
+    Unmount,
     branch_name,
     branch_of,
     coming_name,
     is_part_of_a_swap,
+    parting_anchors,
     plan_swap,
+    taking_back,
     unfinished,
 )
-from hoster.testing import dataset, guid_of, words
+from hoster.testing import dataset, guid_of, target_key, words
 from tests.unit.planning.swapped import ROOT, STAMP, Pool, intended, pools
 
 BRANCH, COMING = f"{ROOT}.branch-{STAMP}", f"{ROOT}.swap-{STAMP}"
@@ -30,6 +36,12 @@ BRANCH, COMING = f"{ROOT}.branch-{STAMP}", f"{ROOT}.swap-{STAMP}"
 
 def planned(*there: Dataset, local: dict[str, dict[str, str]] | None = None) -> list[object]:
     return list(plan_swap(ROOT, STAMP, there, local or {}))
+
+
+def settled(steps: list[object]) -> Settle:
+    """The last step, which settles the swap."""
+    assert isinstance(steps[-1], Settle)
+    return steps[-1]
 
 
 def test_all_are_cloned_then_all_promoted_then_the_old_and_the_new_one_are_renamed() -> None:
@@ -41,19 +53,27 @@ def test_all_are_cloned_then_all_promoted_then_the_old_and_the_new_one_are_renam
         Promote(f"{COMING}/d0"),
         Rename(ROOT, BRANCH),
         Rename(COMING, ROOT),
-        Settle(ROOT, BRANCH, (BRANCH, f"{BRANCH}/d0")),
+        Settle(
+            ROOT,
+            BRANCH,
+            (BRANCH, f"{BRANCH}/d0"),
+            (Place(ROOT, BRANCH, "-", False), Place(f"{ROOT}/d0", f"{BRANCH}/d0", "-", False)),
+            (BRANCH, f"{BRANCH}/d0"),
+        ),
     ]
 
 
 def test_what_has_no_intent_becomes_a_part_of_the_branch() -> None:
     steps = planned(intended(dataset(ROOT, "a b"), "a"), dataset(f"{ROOT}/new", "x"))
     assert [step.name for step in steps if isinstance(step, Clone)] == [COMING]
-    assert steps[-1] == Settle(ROOT, BRANCH, (BRANCH,))
+    assert settled(steps).intents == (BRANCH,)
+    assert settled(steps).aside == (BRANCH, f"{BRANCH}/new")
+    assert [place.name for place in settled(steps).places] == [ROOT]
 
 
 def test_a_vm_whose_name_begins_alike_is_none_of_it() -> None:
     steps = planned(intended(dataset(ROOT, "a"), "a"), intended(dataset(f"{ROOT}2", "a"), "a"))
-    assert steps[-1] == Settle(ROOT, BRANCH, (BRANCH,))
+    assert settled(steps).intents == settled(steps).aside == (BRANCH,)
 
 
 def test_local_properties_go_along_but_for_those_that_a_clone_must_not_get() -> None:
@@ -102,6 +122,93 @@ def test_a_dataset_that_has_the_branchs_name_already_is_never_taken_for_it() -> 
     """It bears no intent, while the VM still does: it was there before."""
     with pytest.raises(ValueError, match=BRANCH):
         planned(intended(dataset(ROOT, "a b"), "a"), dataset(BRANCH, "x"))
+
+
+def mounted(one: Dataset, word: str, **of: bool) -> Dataset:
+    """``one``, mounted, with the intent to go back to the version written ``word``."""
+    intent = Intent(STAMP, guid_of(word), "on", ROOT, mounted=True)
+    return replace(one, mounted=True, marks=replace(one.marks, swap=intent), **of)
+
+
+def test_what_is_mounted_is_unmounted_first_the_deepest_first_and_what_took_its_place_is_mounted() -> None:
+    web, logs = mounted(dataset(ROOT, "a b"), "a"), mounted(dataset(f"{ROOT}/logs", "a"), "a")
+    new = replace(dataset(f"{ROOT}/new", "x"), mounted=True)
+    steps = planned(web, logs, new)
+    assert steps[:3] == [Unmount(f"{ROOT}/new"), Unmount(f"{ROOT}/logs"), Unmount(ROOT)]
+    assert settled(steps).places == (
+        Place(ROOT, BRANCH, "on", True),
+        Place(f"{ROOT}/logs", f"{BRANCH}/logs", "on", True),
+    )
+
+
+def test_what_cannot_be_read_by_now_is_not_mounted() -> None:
+    steps = planned(mounted(dataset(ROOT, "a b"), "a", key_loaded=False))
+    assert settled(steps).places == (Place(ROOT, BRANCH, "on", False),)
+
+
+def test_what_has_taken_its_place_already_stays_mounted_while_the_rest_is_settled() -> None:
+    """Killed in the middle of the last step: the old one is unmounted if a start has mounted it again."""
+    steps = planned(replace(dataset(ROOT, "a"), mounted=True), renamed(mounted(dataset(BRANCH, "b"), "a")))
+    assert steps[0] == Unmount(BRANCH)
+    assert len(steps) == 2
+    assert settled(steps).places == (Place(ROOT, BRANCH, "on", True),)
+
+
+def renamed(one: Dataset) -> Dataset:
+    return replace(one, marks=replace(one.marks, swap=Intent(STAMP, guid_of("a"), "on", ROOT, mounted=True)))
+
+
+def test_neither_the_old_nor_the_new_one_being_there_is_an_error() -> None:
+    with pytest.raises(ValueError, match=f"neither {ROOT} nor {COMING} is there"):
+        planned(intended(dataset(BRANCH, "b"), "a"))
+
+
+def in_place(one: Dataset, word: str) -> Dataset:
+    intent = Intent(STAMP, guid_of(word), "-", ROOT, in_place=True)
+    return replace(one, marks=replace(one.marks, swap=intent))
+
+
+def test_in_place_every_dataset_is_rolled_back_and_the_vms_own_intent_is_the_last_to_go() -> None:
+    web, disk = in_place(dataset(ROOT, "a"), "a"), in_place(dataset(f"{ROOT}/d0", "b"), "b")
+    assert planned(web, disk) == [
+        RollBack(f"{ROOT}@a"),
+        RollBack(f"{ROOT}/d0@b"),
+        Forget((f"{ROOT}/d0", ROOT)),
+    ]
+
+
+def test_taking_back_mounts_what_was_mounted_and_takes_the_vms_own_intent_first() -> None:
+    web, disk = mounted(dataset(ROOT, "a b"), "a"), intended(dataset(f"{ROOT}/d0", "a"), "a")
+    other = intended(dataset(f"{ROOT}/d1", "a"), "a", stamp="20231231T000000Z")
+    left = replace(dataset(f"{ROOT}/d2"), mounted=True)
+    assert taking_back(ROOT, STAMP, [disk, other, left, web]) == Forget(
+        (ROOT, f"{ROOT}/d0"), (ROOT, f"{ROOT}/d2")
+    )
+
+
+@pytest.mark.parametrize(
+    ("history", "back_to", "anchored"),
+    [
+        ("a b c d@1", "b", "1:a 1:b"),
+        ("a b@1 c d@1", "c", "1:c"),
+        ("a b@1 c d@1", "b", ""),
+        ("a b@1 c", "b", ""),
+        ("a b c@1", "a", "1:a"),
+        ("a b c@1@2 d@2", "b", "1:a 1:b 2:a 2:b"),
+        ("a b c #mine", "b", ""),
+    ],
+)
+def test_the_base_of_a_target_stays_when_what_is_newer_leaves(
+    history: str, back_to: str, anchored: str
+) -> None:
+    web = dataset(ROOT, history)
+    version = next(s for s in web.snapshots if s.name == back_to)
+    names = {str(target_key(name)): name for name in "12"}
+    found = [f"{names[str(anchor.target)]}:{anchor.name}" for anchor in parting_anchors(web, version)]
+    assert found == anchored.split()
+    guids = {s.name: s.guid for s in web.snapshots}
+    assert all(anchor.guid == guids[anchor.name] for anchor in parting_anchors(web, version))
+    assert all(anchor_target(b) is not None for b in web.bookmarks if b.name != "mine")
 
 
 @given(pool=pools())

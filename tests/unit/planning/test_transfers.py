@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from hoster.model.anchors import anchor_name
+from hoster.model.anchors import anchor_name, needed_by_targets
 from hoster.model.names import SnapshotType
 from hoster.model.plan import Send
 from hoster.model.storage import Bookmark, Dataset, DatasetKind, Mode, ResumeToken, Snapshot, Version
@@ -14,6 +14,7 @@ from hoster.planning.transfers import (
     ahead_of_base,
     common_base,
     continues_partial,
+    left_anchors,
     plan_anchors,
     plan_sends,
     unsent,
@@ -252,6 +253,36 @@ def test_a_stream_that_cannot_go_on_says_why(here: str, base: str, partial: Resu
 
 def test_a_plain_stream_does_not_go_on_raw() -> None:
     assert verdict("a b", "a", token("a", "b"), Mode.RAW) == "it was no raw stream"
+
+
+@pytest.mark.parametrize(
+    ("here", "base", "under_way", "left"),
+    [
+        ("a@1 b@1 c@1", "a", "-", "b c"),
+        ("a@1 b@1", "b", "-", "a"),
+        ("a@1 b@2 c@1", "a", "-", "c"),  # another target's anchors are its own
+        ("a@1 b c@1", "a", "b", ""),  # under way is a snapshot that is no end of a transfer
+        ("a@1 b c@1 d@1 e@1", "a", "b", "d e"),  # refused again and again, something written each time
+        ("a@1 b@1 c@1 d@1", "a", "b", "c d"),
+        ("a@1 b@1 c d@1 e@1", "a", "c", "b e"),
+        ("a@1 b@1 c@1", "-", "a", "b c"),
+    ],
+)
+def test_a_stream_under_way_needs_two_anchors_however_many_runs_have_failed(
+    here: str, base: str, under_way: str, left: str
+) -> None:
+    partial = None if under_way == "-" else token(base, under_way)
+    leg = Leg(source(here), version_of(source(here), base), "backup/web", partial=partial)
+    given_up = left_anchors(leg, KEY)
+    assert {anchor.guid for anchor in given_up} == {guid_of(word) for word in left.split()}
+    if partial is not None:
+        kept = replace(leg.source, bookmarks=tuple(b for b in leg.source.bookmarks if b not in given_up))
+        assert partial.to_guid in needed_by_targets(kept)
+
+
+def test_where_nothing_after_the_stream_under_way_is_anchored_no_anchor_is_given_up() -> None:
+    leg = Leg(source("a@1 b@1 c"), version_of(source("a"), "a"), "backup/web", partial=token("a", "c"))
+    assert left_anchors(leg, KEY) == ()
 
 
 @pytest.mark.parametrize(

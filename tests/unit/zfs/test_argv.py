@@ -82,6 +82,7 @@ PROPERTIES = ",".join(argv.LISTED_PROPERTIES)
             "zfs set hoster:role=replica readonly=on a/b a/c",
         ),
         (argv.inherit("hoster:swap", ["a/b", "a/c"]), "zfs inherit hoster:swap a/b a/c"),
+        (argv.set_default("canmount", "a/b"), "zfs inherit -S canmount a/b"),
         (argv.clone("a/b@c", "a/d", {}), "zfs clone a/b@c a/d"),
         (
             argv.clone("a/b@c", "a/d", {"canmount": "noauto", "x:y": "1 2"}),
@@ -90,6 +91,10 @@ PROPERTIES = ",".join(argv.LISTED_PROPERTIES)
         (argv.promote("a/d"), "zfs promote a/d"),
         (argv.rename("a/b", "a/c"), "zfs rename a/b a/c"),
         (argv.destroy_dataset("a/b"), "zfs destroy a/b"),
+        (argv.mount("a/b"), "zfs mount a/b"),
+        (argv.unmount("a/b"), "zfs unmount a/b"),
+        (argv.rollback("a/b@c"), "zfs rollback a/b@c"),
+        (argv.bookmark("a/b@c", "a/b#d"), "zfs bookmark a/b@c 'a/b#d'"),
         (argv.delegations("a/b"), "zfs allow a/b"),
         (argv.allow(("-l", "-u", "anna", "mount,send"), "a/b"), "zfs allow -l -u anna mount,send a/b"),
         (argv.create_unmounted("backup/vm"), "zfs create -p -o canmount=off backup/vm"),

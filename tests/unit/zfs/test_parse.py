@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +13,7 @@ from msgspec.structs import replace
 from hoster.errors import ZfsError
 from hoster.model.storage import Dataset, DatasetKind, Epoch, Intent, Marks, Mode, ResumeToken, Role
 from hoster.testing import dataset, listing
-from hoster.zfs.parse import parse_epoch, parse_intent, parse_view
+from hoster.zfs.parse import parse_epoch, parse_intent, parse_view, read_view
 
 WEB = dataset("tank/vm/web", "h1+8! d1*^ manual #r1@1 r2@1 ~3", Role.PRIMARY)
 
@@ -133,13 +136,21 @@ def test_what_is_inherited_from_the_vm_above_marks_no_descendant(key: str) -> No
     root=st.from_regex(r"[a-z]+(/[a-z .:_-]+)*", fullmatch=True),
 )
 def test_an_intent_is_read_as_it_was_written(guid: int, canmount: str, root: str) -> None:
-    intent = Intent("20240101T120000Z", guid, canmount, root)
-    assert parse_intent(str(intent)) == intent
+    for mounted in (False, True):
+        plain = Intent("20240101T120000Z", guid, canmount, root, mounted=mounted)
+        assert parse_intent(str(plain)) == plain
+        in_place = replace(plain, in_place=True)
+        assert parse_intent(str(in_place)) == in_place
+        restoring = replace(plain, guid=0, restores="20230101T120000Z")
+        assert parse_intent(str(restoring)) == restoring
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "-", "a/b/c", "s/9a/-/tank", "s/zzzzzzzzzzzzzzzz/-/tank", "s/00000000000000009a/-/t", "s//-/t"],
+    [
+        *("", "-", "a/b/c", "s/9a/-/tank", "s/zzzzzzzzzzzzzzzz/-/tank", "s/00000000000000009a/-/t", "s//-/t"),
+        *("s/branch:/-/t", "s/elsewhere:000000000000009a/-/t", "s/000000000000009a/-,mounted,x/t"),
+    ],
 )
 def test_anything_else_is_no_intent(text: str) -> None:
     assert parse_intent(text) is None
@@ -203,6 +214,15 @@ def test_a_listing_that_was_cut_in_a_line_is_an_error() -> None:
     cut = output[: output.rindex("\t-")]
     with pytest.raises(ZfsError, match="incomplete line"):
         parse_view("local", cut)
+
+
+def test_a_value_without_end_is_an_error_before_it_has_come_to_one() -> None:
+    def lines() -> Iterator[str]:
+        yield "tank/vm\thoster:sdescription\tand so on"
+        yield from itertools.repeat("and so on")
+
+    with pytest.raises(ZfsError, match="a value without end: 'tank/vm"):
+        read_view("local", lines())
 
 
 @pytest.mark.parametrize("key", ["guid", "createtxg"])

@@ -6,8 +6,16 @@ import json
 
 import pytest
 
-from hoster.errors import DatasetMissing, NoSpace, NotPermitted, TargetModified, Unreachable, ZfsError
-from hoster.host.reach import LocalHost
+from hoster.errors import (
+    DatasetBusy,
+    DatasetMissing,
+    NoSpace,
+    NotPermitted,
+    TargetModified,
+    Unreachable,
+    ZfsError,
+)
+from hoster.host.reach import LocalHost, remote_shell_line
 from hoster.model.plan import Anchor, Send
 from hoster.model.storage import Role
 from hoster.testing import NamedHost, Says, ScriptedRunner, dataset, listing, target_key
@@ -78,6 +86,39 @@ def test_a_listing_that_failed_for_any_other_reason_is_an_error(
     runner.answer(("zfs", "get"), Says("", said, 1))
     with pytest.raises(ZfsError):
         local.look_for(["tank/vm"])
+
+
+def test_what_a_listing_that_failed_has_printed_need_not_be_whole(
+    runner: ScriptedRunner, local: ZfsStore
+) -> None:
+    runner.answer(("zfs", "get"), Says("tank/vm\ttype\n", "cannot open 'tank': I/O error", 1))
+    with pytest.raises(ZfsError, match="I/O error"):
+        local.look_for(["tank/vm"])
+    with pytest.raises(ZfsError, match="I/O error"):
+        local.look(["tank/vm"])
+
+
+def test_a_listing_that_is_none_is_an_error_though_some_are_missing(
+    runner: ScriptedRunner, local: ZfsStore
+) -> None:
+    runner.answer(("zfs", "get"), Says("tank/vm\ttype\n", GONE, 1))
+    with pytest.raises(ZfsError, match="incomplete line"):
+        local.look_for(["tank/vm", "tank/vm/x"])
+
+
+def test_names_that_outgrow_one_command_are_looked_for_in_several(
+    runner: ScriptedRunner, remote: ZfsStore
+) -> None:
+    wanted = [f"tank/vm/my vm {number:05}" for number in range(10_000)]
+
+    def answer(argv: tuple[str, ...], _: str) -> Says:
+        assert len(remote_shell_line(argv)) < 128 * 1024, "Linux takes no longer argument"
+        return Says(listing(*(dataset(name) for name in argv[-10_000:] if name.startswith("tank/"))))
+
+    runner.answer(("on",), answer)
+    assert list(remote.look_for(wanted).datasets) == wanted
+    assert 1 < len(runner.commands) < 10
+    assert remote.look_for([]).datasets == {}
 
 
 def test_a_lost_connection_is_not_an_empty_node(runner: ScriptedRunner, remote: ZfsStore) -> None:
@@ -312,7 +353,29 @@ def test_every_single_act_on_a_dataset_is_one_command(runner: ScriptedRunner, lo
     local.rename("a/b", "a/e")
     local.inherit("hoster:swap", ["a/e"])
     local.destroy_dataset("a/e")
-    assert [command[1] for command in runner.commands] == ["clone", "promote", "rename", "inherit", "destroy"]
+    local.rollback("a/e@c")
+    local.bookmark("a/e@c", "a/e#d")
+    verbs = ["clone", "promote", "rename", "inherit", "destroy", "rollback", "bookmark"]
+    assert [command[1] for command in runner.commands] == verbs
+
+
+@pytest.mark.parametrize(
+    ("verb", "nothing_to_do"),
+    [
+        ("mount", "cannot mount 'a/b': filesystem already mounted\n"),
+        ("unmount", "cannot unmount 'a/b': not currently mounted\n"),
+    ],
+)
+def test_mounting_and_unmounting_twice_is_no_error_and_a_mount_in_use_is(
+    runner: ScriptedRunner, local: ZfsStore, verb: str, nothing_to_do: str
+) -> None:
+    busy = f"cannot {verb} '/a/b': pool or dataset is busy\n"
+    runner.answer(("zfs", verb, "a/b"), Says(), Says("", nothing_to_do, 1), Says("", busy, 1))
+    act = local.mount if verb == "mount" else local.unmount
+    act("a/b")
+    act("a/b")
+    with pytest.raises(DatasetBusy, match=f"local: {verb}ing a/b: "):
+        act("a/b")
 
 
 @pytest.mark.parametrize("name", ["tank", "tank/vm", "tank@a", "tank#b", "tank/vm@a/b", "tank/vm#b@c"])

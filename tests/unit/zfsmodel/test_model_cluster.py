@@ -118,3 +118,18 @@ def test_a_trace_depends_on_its_seed_alone_and_never_stops_the_kernel() -> None:
         node = ModelNode("any", POOLS)
         outcomes = [perform(node, step)[0] for step in trace(seed, 40)]
         assert outcomes.count(0) / len(outcomes) > 0.3
+
+
+def test_traces_of_encrypted_datasets_come_to_what_raw_streams_allow_and_what_they_refuse() -> None:
+    assert trace(7, 60, sealed=True) == trace(7, 60, sealed=True)
+    refused: set[str] = set()
+    raw = 0
+    for seed in range(40):
+        node = ModelNode("x", POOLS)
+        for step in trace(seed, 40, sealed=True):
+            code, _, said = perform(node, step)
+            refused.add(said)
+            raw += code == 0 and bool(step.through) and "-w" in step.words
+    assert raw > 10
+    for words in ("inherited key must be loaded", "is busy", "Key already loaded", "unencrypted dataset"):
+        assert any(words in said for said in refused), words

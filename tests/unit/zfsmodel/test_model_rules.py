@@ -9,10 +9,11 @@ import pytest
 from hoster.zfs.argv import look
 from hoster.zfs.parse import parse_view
 from hoster.zfs.programs import ANCHOR, DESTROY, MARK, digits
+from hoster.zfs.streams import key_digest
 from tests.zfsmodel.command import UnknownCommand, command, received, sent
 from tests.zfsmodel.node import ModelNode
 from tests.zfsmodel.state import KernelPanicked
-from tests.zfsmodel.streams import Cut, text_of
+from tests.zfsmodel.streams import Cut, head_of, text_of
 
 
 def zfs(node: ModelNode, line: str, stdin: str = "") -> str:
@@ -207,6 +208,54 @@ def test_raw_and_plain_do_not_mix(node: ModelNode) -> None:
         assert zfs(node, line) == ""
     with pytest.raises(Exception, match="key must be loaded"):
         sent(node, ["zfs", "send", "tank/e@s1"])
+
+
+def test_a_raw_increment_brings_the_key_along_once_it_is_whole(node: ModelNode) -> None:
+    zfs(node, "create -o encryption=on -o keyformat=raw tank/e")
+    for name in ("s1", "s2"):
+        zfs(node, "write tank/e 300000")
+        zfs(node, f"snapshot tank/e@{name}")
+    pipe(node, "-w tank/e@s1", "-u tank/b/raw")
+    here, there = node.datasets["tank/e"], node.datasets["tank/b/raw"]
+
+    def digest(name: str) -> str | None:
+        return key_digest(head_of(sent(node, ["zfs", "send", "-w", name])))
+
+    before = digest("tank/e@s1")
+    assert before is not None
+    assert before == digest("tank/b/raw@s1")
+    zfs(node, "change-key tank/e")
+    assert digest("tank/e@s1") != before
+    assert key_digest(head_of(sent(node, ["zfs", "send", "tank/e@s1"]))) is None
+    pipe(node, "-w -i @s1 tank/e@s2", "-u -s tank/b/raw", Cut(0, 0.5))
+    assert there.wrapping != here.wrapping
+    assert digest("tank/b/raw@s1") == before
+    assert there.partial is not None
+    assert pipe(node, f"-t {text_of(there.partial)}", "-u -s tank/b/raw") == ""
+    assert there.wrapping == here.wrapping
+    assert digest("tank/b/raw@s1") == digest("tank/e@s1"), "older versions open with the new key as well"
+
+
+def test_below_a_raw_replica_plain_streams_need_to_stay_plain(node: ModelNode) -> None:
+    zfs(node, "create -o encryption=on -o keyformat=raw tank/e")
+    zfs(node, "snapshot tank/e@s1")
+    pipe(node, "-w tank/e@s1", "-u tank/b/raw")
+    assert "inherited key must be loaded" in pipe(node, "-L -c tank/a@s1", "-u tank/b/raw/k")
+    assert pipe(node, "-L -c tank/a@s1", "-u -o encryption=off tank/b/raw/k") == ""
+    plain = node.datasets["tank/b/raw/k"]
+    assert (plain.encrypted, plain.properties) == (False, {})
+
+
+def test_what_is_closed_cannot_be_written_to_nor_get_another_key(node: ModelNode) -> None:
+    zfs(node, "create -o encryption=on -o keyformat=raw tank/e")
+    zfs(node, "create -V 1M tank/e/v")
+    with pytest.raises(UnknownCommand):
+        zfs(node, "change-key tank/e/v")
+    zfs(node, "unmount tank/e")
+    assert zfs(node, "unload-key tank/e") == ""
+    assert "cannot write" in zfs(node, "write tank/e/v 10")
+    assert "Key must be loaded" in zfs(node, "change-key tank/e")
+    assert "not encrypted" in zfs(node, "change-key tank/a")
 
 
 def test_a_full_target_takes_nothing_and_with_s_keeps_a_part(node: ModelNode) -> None:

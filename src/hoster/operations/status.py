@@ -1,0 +1,341 @@
+"""How this node's VMs stand: what each target has of them, seen there or else remembered, and what is wrong.
+
+Looks and judges; changes nothing. This node is looked at once, and so is each node with a replica.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+
+from msgspec import Struct
+
+from hoster.errors import HosterError, OperationFailed
+from hoster.model.plan import Common, Ground
+from hoster.model.storage import Dataset, Role, Site
+from hoster.model.vms import Vm
+from hoster.operations.context import Context
+from hoster.operations.inventory import Inventory, look_around
+from hoster.operations.job import newest_of
+from hoster.operations.measuring import by_type
+from hoster.operations.replicas import Far, branches_of, look_at_replicas
+from hoster.operations.witnesses import Silent
+from hoster.planning.lag import behind_bytes, is_equal
+from hoster.planning.refusals import LOCAL
+from hoster.planning.succession import Standing, standing
+from hoster.planning.verdicts import (
+    Judgement,
+    ReplicaFacts,
+    Verdict,
+    judge_pool,
+    judge_replica,
+    worst,
+)
+from hoster.records.journal import Journal
+from hoster.records.runs import Remembered
+from hoster.zfs.pools import Pool, pools, scrubs
+from hoster.zfs.store import pool_of
+
+
+class TargetStatus(Struct, frozen=True):
+    """A VM's replica on one target. ``trouble`` is why the target could not be asked: what is told of its
+    data is remembered then. Times in Unix seconds, sizes in bytes."""
+
+    node: str
+    dataset: str
+    trouble: str
+    newest: Common | None
+    equal: bool
+    data_at: float | None
+    promise_s: float
+    behind_bytes: int | None
+    partly_received: bool
+    success_at: float | None
+    failure_at: float | None
+    failure: str
+    failures: int
+    branches: int
+    branch_bytes: int
+    verdict: str
+    why: str
+
+
+class OfType(Struct, frozen=True):
+    """The snapshots of one type: how many, and when the oldest and the newest were taken."""
+
+    stype: str
+    count: int
+    oldest: int
+    newest: int
+
+
+class VmStatus(Struct, frozen=True):
+    """One VM of this node, with its replicas elsewhere."""
+
+    vm: str
+    dataset: str
+    role: str
+    parent: str
+    epoch: str
+    production: bool
+    snapshots: tuple[OfType, ...]
+    branches: int
+    branch_bytes: int
+    targets: tuple[TargetStatus, ...]
+    verdict: str
+    why: str
+
+
+class PoolStatus(Struct, frozen=True):
+    """A pool here or on a target; ``scrub`` in the words of ``zpool status``."""
+
+    node: str
+    pool: str
+    health: str
+    size: int
+    free: int
+    capacity: float
+    scrub: str
+    verdict: str
+    why: str
+
+
+class NodeStatus(Struct, frozen=True):
+    """How everything stands; ``problems`` are what is wrong beside what the VMs and pools say."""
+
+    node: str
+    vms: tuple[VmStatus, ...]
+    pools: tuple[PoolStatus, ...]
+    problems: tuple[str, ...]
+    verdict: str
+
+
+def node_status(context: Context, name: str | None = None) -> NodeStatus:
+    """How the VMs of this node stand, or the one of that name (OperationFailed if there is none)."""
+    problems: list[str] = []
+    stock = look_around(context, mend=False)
+    vms = stock.vms if name is None else (stock.named(name),)
+    known = _remembered(context, problems)
+    sites = {vm.name: _sites(vm, known) for vm in vms}
+    far = look_at_replicas(context, [site for of_vm in sites.values() for site in of_vm])
+    now = time.time()
+    found = [_vm(context, stock, vm, sites[vm.name], far, known, now) for vm in vms]
+    around = [*_own_pools(context, problems), *_far_pools(far)]
+    broken = [f"{one.name}: {one.problem}" for one in stock.unusable] if name is None else []
+    judged = [Judgement(_verdict(one.verdict)) for one in found]
+    judged += [Judgement(_verdict(one.verdict)) for one in around]
+    judged += [Judgement(Verdict.CRITICAL) for _ in broken]
+    judged += [Judgement(Verdict.WARNING) for _ in problems]
+    return NodeStatus(
+        context.hostname,
+        tuple(found),
+        tuple(around),
+        (*broken, *problems),
+        str(worst(judged).verdict),
+    )
+
+
+def _remembered(context: Context, problems: list[str]) -> Mapping[tuple[str, str, str], Remembered]:
+    try:
+        known = Journal(context.settings.state_dir).replicas()
+    except OperationFailed as error:
+        problems.append(error.message)
+        return {}
+    return {(one.vm, one.node, one.target): one for one in known}
+
+
+def _sites(vm: Vm, known: Mapping[tuple[str, str, str], Remembered]) -> tuple[Site, ...]:
+    """Where the VM's replicas are: what its marks know of, and what runs here have sent it to.
+
+    A copy that is another node's replica knows its source by its marks, too: that is none of its targets.
+    """
+    marked = vm.dataset.marks.sites if vm.is_primary else ()
+    names = {(site.endpoint, site.dataset) for site in marked}
+    ours = vm.dataset.marks.vm_id
+    others = [
+        Site(one.node, one.target)
+        for one in known.values()
+        if one.vm == vm.name
+        and one.target
+        and (one.node, one.target) not in names
+        and (not one.vm_id or one.vm_id == ours)
+    ]
+    return (*marked, *others) if vm.role is not Role.SUPERSEDED else ()
+
+
+def _vm(
+    context: Context,
+    stock: Inventory,
+    vm: Vm,
+    sites: Sequence[Site],
+    far: Mapping[Site, Far | Silent],
+    known: Mapping[tuple[str, str, str], Remembered],
+    now: float,
+) -> VmStatus:
+    targets = []
+    for site in sites:
+        memory = known.get((vm.name, site.endpoint, site.dataset))
+        targets.append(_target(context, vm, site, far[site], memory, now))
+    judged = [Judgement(_verdict(target.verdict), f"{target.node}: {target.why}") for target in targets]
+    own = worst([*_own_judgements(context, vm, targets), *judged])
+    beside = () if stock.view is None else stock.view.children(vm.dataset.name.rpartition("/")[0])
+    branches = branches_of(vm.dataset.name, beside)
+    return VmStatus(
+        vm.name,
+        vm.dataset.name,
+        vm.role.value,
+        vm.parent,
+        "" if vm.dataset.marks.epoch is None else str(vm.dataset.marks.epoch),
+        vm.production,
+        tuple(
+            OfType(stype, len(some), min(s.creation for s in some), max(s.creation for s in some))
+            for stype, some in by_type(vm.dataset).items()
+            if some
+        ),
+        len(branches),
+        sum(branch.used for branch in branches),
+        tuple(targets),
+        str(own.verdict),
+        own.why if own.verdict is not Verdict.OK else "",
+    )
+
+
+def _own_judgements(context: Context, vm: Vm, targets: Sequence[TargetStatus]) -> Iterable[Judgement]:
+    """What is wrong with the VM itself."""
+    if vm.role is Role.SUPERSEDED:
+        yield Judgement(
+            Verdict.WARNING,
+            f"{vm.parent} has taken it over; the copy here waits for: hoster vm demote {vm.name}",
+        )
+    if not vm.is_primary:
+        return
+    if vm.problem:
+        yield Judgement(Verdict.WARNING, vm.problem)
+    if vm.config is not None and vm.config.parent_host != context.hostname:
+        yield Judgement(
+            Verdict.WARNING,
+            f"its mark says that it is this node's, its vm_config.json names {vm.config.parent_host}",
+        )
+    if vm.production and not targets:
+        yield Judgement(Verdict.WARNING, "it has never been replicated")
+
+
+class _Replica(Struct, frozen=True):
+    """What is known of a replica, by a look or by the journal."""
+
+    newest: Common | None = None
+    had_some: bool = False
+    equal: bool = False
+    data_at: float | None = None
+    standing: Standing = Standing.CURRENT
+    partial: bool = False
+    branches: tuple[Dataset, ...] = ()
+
+
+def _target(
+    context: Context, vm: Vm, site: Site, answer: Far | Silent, memory: Remembered | None, now: float
+) -> TargetStatus:
+    tags = vm.config.tags if vm.config is not None else ()
+    promise_s = context.settings.promises.rpo_s(vm.name, tags)
+    if isinstance(answer, Far):
+        trouble, replica = "", _seen(vm, site, answer, memory, now)
+    else:
+        trouble, replica = answer.reason, _remembered_replica(memory)
+    failures, failure = (0, "") if memory is None else (memory.failures, memory.failure)
+    facts = ReplicaFacts(promise_s, replica.data_at, replica.had_some, replica.standing, failures, failure)
+    judgement = judge_replica(facts, now)
+    behind = None if replica.newest is None else behind_bytes(vm.everything, int(replica.newest.guid))
+    return TargetStatus(
+        node=site.endpoint,
+        dataset=site.dataset,
+        trouble=trouble,
+        newest=replica.newest,
+        equal=replica.equal,
+        data_at=replica.data_at,
+        promise_s=promise_s,
+        behind_bytes=behind,
+        partly_received=replica.partial,
+        success_at=None if memory is None else memory.success_at,
+        failure_at=None if memory is None else memory.failure_at,
+        failure=failure,
+        failures=failures,
+        branches=len(replica.branches),
+        branch_bytes=sum(branch.used for branch in replica.branches),
+        verdict=str(judgement.verdict),
+        why=judgement.why,
+    )
+
+
+def _seen(vm: Vm, site: Site, far: Far, memory: Remembered | None, now: float) -> _Replica:
+    tree = {dataset.name: dataset for dataset in far.tree(site.dataset)}
+    pairs = [(d, tree.get(site.dataset + d.name.removeprefix(vm.dataset.name))) for d in vm.everything]
+    root, newest, equal = pairs[0][1], newest_of(pairs), is_equal(pairs)
+    moments = [] if newest is None else [float(newest.taken_at)]
+    known = None if memory is None else memory.newest
+    if memory is not None and memory.equal_at is not None and known is not None and root is not None:
+        # Equal they were as of a version that is still there; if it is gone, so is what was equal.
+        moments += [memory.equal_at] if root.snapshot_with(int(known.guid)) is not None else []
+    return _Replica(
+        newest,
+        had_some=known is not None,
+        equal=equal,
+        data_at=now if equal else max(moments, default=None),
+        standing=standing(vm.dataset.marks.epoch, None if root is None else root.marks.epoch),
+        partial=any(dataset.partial is not None for dataset in tree.values()),
+        branches=branches_of(site.dataset, far.beside.datasets.values()),
+    )
+
+
+def _remembered_replica(memory: Remembered | None) -> _Replica:
+    if memory is None:
+        return _Replica()
+    # That another node has taken it over was seen by a run, if it was; the marks say so from then on.
+    split = memory.ground == Ground.SPLIT
+    return _Replica(
+        memory.newest,
+        data_at=memory.data_at,
+        standing=Standing.SPLIT if split else Standing.CURRENT,
+    )
+
+
+def _own_pools(context: Context, problems: list[str]) -> list[PoolStatus]:
+    names = {pool_of(dataset) for dataset in context.datasets}
+    host, runner = context.zfs.host, context.runner
+    try:
+        return [
+            _pool(LOCAL, pool, scrubbed)
+            for scrubbed in (scrubs(host, runner, names),)
+            for pool in pools(host, runner, names)
+        ]
+    except HosterError as error:
+        problems.append(error.message)
+        return []
+
+
+def _far_pools(far: Mapping[Site, Far | Silent]) -> list[PoolStatus]:
+    nodes = {site.endpoint: answer for site, answer in far.items() if isinstance(answer, Far)}
+    return [
+        _pool(node, pool, answer.scrubs)
+        for node, answer in nodes.items()
+        if node != LOCAL
+        for pool in answer.pools
+    ]
+
+
+def _pool(node: str, pool: Pool, scrubbed: Mapping[str, str]) -> PoolStatus:
+    judgement = judge_pool(pool.health, pool.capacity)
+    return PoolStatus(
+        node,
+        pool.name,
+        pool.health,
+        pool.size,
+        pool.free,
+        pool.capacity,
+        scrubbed.get(pool.name, ""),
+        str(judgement.verdict),
+        judgement.why,
+    )
+
+
+def _verdict(name: str) -> Verdict:
+    return Verdict[name.upper()]

@@ -1,0 +1,72 @@
+"""Asks the other nodes that have a copy of a VM what they know of it: who may run it, how far they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from msgspec import Struct
+
+from hoster.errors import HosterError
+from hoster.host.ssh import SshOptions
+from hoster.model.names import endpoint
+from hoster.model.storage import Site
+from hoster.operations.context import Context
+from hoster.planning.succession import Witness
+from hoster.zfs.store import ZfsStore
+
+_AT_ONCE = 8
+
+
+class Silent(Struct, frozen=True):
+    """A node that could not be asked, and why."""
+
+    node: str
+    reason: str
+
+
+def ask(context: Context, sites: Sequence[Site]) -> tuple[list[Witness], list[Silent]]:
+    """What the nodes of ``sites`` have of a VM, and those that could not be asked; all at once.
+
+    A site that turns out to be this very machine is left out.
+    """
+    if not sites:
+        return [], []
+    with ThreadPoolExecutor(_AT_ONCE, "ask") as pool:
+        answers = list(pool.map(lambda site: _answer(context, site), sites))
+    witnesses = [answer for answer in answers if isinstance(answer, Witness)]
+    return witnesses, [answer for answer in answers if isinstance(answer, Silent)]
+
+
+def ssh_options(context: Context, site: Site) -> SshOptions:
+    """How to reach a site. ValueError where its endpoint is none."""
+    key = Path(site.key) if site.key else None
+    return SshOptions(endpoint(site.endpoint), site.port, key, context.settings.replication.connect_timeout_s)
+
+
+def tell(context: Context, sites: Sequence[Site], properties: Mapping[str, str]) -> dict[Site, str]:
+    """Sets properties on the copies of a VM elsewhere; those that could not be told, and why."""
+    problems: dict[Site, str] = {}
+    for site in sites:
+        try:
+            with context.reach(ssh_options(context, site)) as connection:
+                connection().set_properties(properties, [site.dataset])
+        except HosterError as error:
+            problems[site] = error.message
+    return problems
+
+
+def _answer(context: Context, site: Site) -> Witness | Silent | None:
+    try:
+        with context.reach(ssh_options(context, site)) as connection:
+            there: ZfsStore = connection()
+            if there.machine == context.zfs.machine:
+                return None
+            seen = there.look_for([site.dataset])
+    except HosterError as error:
+        return Silent(site.endpoint, error.message)
+    except ValueError as error:
+        return Silent(site.endpoint, str(error))
+    root = seen.get(site.dataset)
+    return Witness(site.endpoint, () if root is None else (root, *seen.below(root.name)), site)
