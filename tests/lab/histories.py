@@ -41,13 +41,15 @@ def every_guid(node: Node) -> set[str]:
 
 
 def settings(node: Node, parts: Sequence[str]) -> list[str]:
-    """What is set on each dataset itself, and who may do what with it; intents of a swap are seen as well."""
+    """What is set on each dataset itself, and who may do what with it; intents of a swap are seen as well.
+    Where the VM's replicas are is left out: the first replication adds that.
+    """
     asked = " ".join(parts)
     listed = node.run(
         f"zfs get -Hp -s local -o name,property,value all {asked};"
         f" for part in {asked}; do zfs allow $part; done"
     )
-    return sorted(listed.stdout.splitlines())
+    return sorted(line for line in listed.stdout.splitlines() if "\thoster:sites\t" not in line)
 
 
 def branch_names(node: Node) -> list[str]:

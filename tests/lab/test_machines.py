@@ -139,16 +139,17 @@ def test_a_deaf_guest_on_a_volume_is_waited_for_and_what_it_wrote_is_in_a_snapsh
     assert counted(_sectors(node, "/dev/zvol/tank/look")) >= seen
 
     # Somebody else writes to a volume through the buffer cache, which a sync of the pool does not reach.
-    node.run(f"zfs create -s -V 1M {DATASET}/db/more && udevadm settle")
-    hoster(node, "snapshot all --stype hourly")
-    script = f"f = open('/dev/zvol/{DATASET}/db/more', 'r+b'); f.write(b'late'); f.flush(); input()"
-    node.run(f'(sleep 600 | python3 -c "{script}") >/dev/null 2>&1 & sleep 3')
-    hoster(node, "snapshot new db")
-    taken = node.run(
-        f"zfs list -H -t snapshot -o name -s createtxg {DATASET}/db/more | tail -1"
-    ).stdout.strip()
-    node.run(f"zfs clone {taken} tank/more && udevadm settle")
-    assert _sectors(node, "/dev/zvol/tank/more")[:4] == b"late"
+    for volume, command in ("more", "snapshot all --stype hourly"), ("most", "snapshot new db"):
+        name = f"{DATASET}/db/{volume}"
+        node.run(f"zfs create -s -V 1M {name} && udevadm settle")
+        words = f"f = open('/dev/zvol/{name}', 'r+b'); f.write(b'late'); f.flush()"
+        script = f"{words}; open('/tank/{volume}', 'w'); input()"
+        node.run(f'(sleep 600 | python3 -c "{script}") >/dev/null 2>&1 &')
+        node.run(f"until [ -e /tank/{volume} ]; do sleep 0.1; done")
+        hoster(node, command)
+        taken = node.run(f"zfs list -H -t snapshot -o name -s createtxg {name} | tail -1").stdout.strip()
+        node.run(f"zfs clone {taken} tank/look-{volume} && udevadm settle")
+        assert _sectors(node, f"/dev/zvol/tank/look-{volume}")[:4] == b"late", command
 
     failed = hoster(node, "vm stop db --wait 2", code=3).stderr
     assert "still runs after 2 seconds" in failed

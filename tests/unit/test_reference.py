@@ -23,6 +23,7 @@ from hoster.cli import snapshot as snapshot_commands
 from hoster.cli import vm as vm_commands
 from hoster.cli.main import hoster
 from hoster.config.settings import (
+    DEFAULT_MARKER_DIR,
     DEFAULT_PLACES,
     DEFAULT_RUN_DIR,
     DEFAULT_STATE_DIR,
@@ -34,6 +35,7 @@ from hoster.errors import ExitCode
 from hoster.host import ssh
 from hoster.model.names import SnapshotType
 from hoster.model.plan import Destroyed, Ground, Outcome, VmReport
+from hoster.model.promises import DEFAULT_RPO_MINUTES
 from hoster.model.storage import Role
 from hoster.model.vms import Vm
 from hoster.operations.machines import ListedVm
@@ -203,6 +205,8 @@ def test_the_defaults_of_the_settings_are_those_of_the_code() -> None:
     expected = {
         "state-dir": str(DEFAULT_STATE_DIR),
         "run-dir": str(DEFAULT_RUN_DIR),
+        "marker-dir": str(DEFAULT_MARKER_DIR),
+        "promises.rpo": str(DEFAULT_RPO_MINUTES),
         "vnc-address": DEFAULT_VNC_ADDRESS,
         "replication.keep": str(usual.keep),
         "replication.connect-timeout": str(usual.connect_timeout_s),

@@ -30,7 +30,8 @@ def clone(node: ModelNode, source: str, target: str, properties: Mapping[str, st
         where = value_of(node.datasets, made, "mountpoint").text
         raise Failed(
             f"cannot mount '{where}': encryption key not loaded\n"
-            "filesystem successfully created, but not mounted"
+            "filesystem successfully created, but not mounted",
+            status=0 if node.openzfs >= (2, 4) else 1,
         )
 
 
@@ -61,7 +62,8 @@ def promote(node: ModelNode, name: str) -> None:
         dataset.bookmarks[mark.name] = owner.bookmarks.pop(mark.name)
     dataset.origin, owner.origin = owner.origin, origin
     if owner.key_root is owner and dataset.key_root is owner:
-        dataset.key_loaded, owner.key_loaded = owner.key_loaded, False
+        # The clone is opened with the same key, which is not loaded any more (seen on OpenZFS 2.3.9).
+        dataset.key_loaded = owner.key_loaded = False
         dataset.wrapping = owner.wrapping
         for other in node.datasets.values():
             other.key_root = dataset if other.key_root is owner else other.key_root
@@ -165,6 +167,8 @@ def _destroy_snapshot(node: ModelNode, dataset: Dataset, snapshot: Snapshot) -> 
         raise Failed(f"cannot destroy '{full_name}': snapshot has dependent clones\n{listed}")
     if snapshot.holds:
         held = f"it's being held. Run 'zfs holds -r {full_name}' to see holders."
+        if node.openzfs < (2, 3):
+            held = "dataset is busy"
         raise Failed(f"cannot destroy snapshot {full_name}: {held}")
     node.next_txg(dataset.name)
     node.drop(dataset, snapshot, "destroy")

@@ -286,6 +286,8 @@ def _encryption(dataset: Dataset) -> dict[str, object]:
     return {
         "encryption": "aes-256-gcm",
         "encryptionroot": dataset.key_root.name,
+        "keylocation": "prompt" if dataset.key_root is dataset else "none",
+        "keyformat": "passphrase",
         "keystatus": "available" if dataset.key_available else "unavailable",
     }
 

@@ -36,6 +36,7 @@ class ModelNode:
     """Pools and their datasets, by name. Nothing else may write to ``datasets`` than the verbs.
 
     A pool in ``full`` takes no more data. ``clock`` is the time in seconds that creation and holds bear.
+    ``openzfs`` is the release whose words and statuses these are: 2.1, 2.3 and 2.4 are known.
     """
 
     name: str
@@ -45,6 +46,7 @@ class ModelNode:
     full: set[str] = field(default_factory=set)
     watchers: list[Watcher] = field(default_factory=list)
     clock: int = 1_704_067_200
+    openzfs: tuple[int, int] = (2, 3)
     _stamps: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def __post_init__(self) -> None:
@@ -292,15 +294,18 @@ class ModelNode:
         names = [split(full_name)[0] for full_name in full_names]
         if len(set(names)) < len(names):
             raise Failed(f"cannot create snapshots : multiple snapshots of same fs not allowed{none}")
+        said = []
         for full_name in full_names:
             name, _, short = split(full_name)
             dataset = self.datasets[name]
             if dataset.inconsistent:
-                raise Failed(f"cannot create snapshot '{full_name}': dataset is busy{none}")
-            if dataset.find(short) is not None:
-                raise Failed(f"cannot create snapshot '{full_name}': dataset already exists{none}")
-            if name.partition("/")[0] in self.full:
-                raise Failed(f"cannot create snapshot '{full_name}': out of space{none}")
+                said.append(f"cannot create snapshot '{full_name}': dataset is busy")
+            elif dataset.find(short) is not None:
+                said.append(f"cannot create snapshot '{full_name}': dataset already exists")
+            elif name.partition("/")[0] in self.full:
+                said.append(f"cannot create snapshot '{full_name}': out of space")
+        if said:
+            raise Failed("\n".join(said) + none)
 
     def _snapshot_or_none(self, full_name: str) -> Snapshot | None:
         name, _, short = split(full_name)

@@ -46,7 +46,7 @@ NATIVES: Mapping[str, Native] = {
 READ_ONLY = frozenset(
     {"type", "guid", "createtxg", "creation", "used", "written", "referenced", "available", "userrefs"}
     | {"clones", "origin", "encryption", "encryptionroot", "keystatus", "mounted", "name"}
-    | {"receive_resume_token"}
+    | {"receive_resume_token", "keylocation", "keyformat"}
 )
 """What zfs alone decides."""
 

@@ -23,7 +23,7 @@ class Kind(Enum):
 
 
 class Failed(Exception):
-    """A command was refused: what it prints on standard error, and its status."""
+    """A command was refused, or done in part: what it prints on standard error, and its status."""
 
     def __init__(self, said: str, status: int = 1) -> None:
         super().__init__(said)

@@ -14,6 +14,7 @@ from hoster.cli.options import (
     power_options,
     unix_option,
 )
+from hoster.cli.parent import ask_for_key
 from hoster.cli.render import finish, human_size, print_json, print_table
 from hoster.operations.branches import destroy_branch, expire_branches, list_branches, restore_branch
 from hoster.operations.context import wire
@@ -79,7 +80,8 @@ def restore(branch: str, force_stop: bool, force_start: bool, dry_run: bool, as_
     Exit codes: 0 done, 3 there is no such branch, or it failed, 10 refused: the VM runs, something uses it,
     or it is a replica, 11 it is being replicated, started or stopped.
     """
-    report = restore_branch(wire(), branch, Power(force_stop, force_start), dry_run=dry_run)
+    power = Power(force_stop, force_start, ask_for_key=ask_for_key)
+    report = restore_branch(wire(), branch, power, dry_run=dry_run)
     finish(report, as_json=as_json)
 
 

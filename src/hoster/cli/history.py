@@ -6,7 +6,7 @@ from datetime import datetime
 
 import click
 
-from hoster.cli.options import JOB_NAME, VM_NAME, complete_vm_name, json_option, unix_option
+from hoster.cli.options import VM_NAME, complete_vm_name, json_option, unix_option
 from hoster.cli.render import human_size, print_json, print_table
 from hoster.operations.context import wire
 from hoster.records.journal import Journal
@@ -21,7 +21,7 @@ _VMS = ("Run", "Started", "VM Name", "Job", "Target", "Outcome", "Seconds", "Sen
 
 @click.command()
 @click.argument("name", type=VM_NAME, metavar="[NAME]", required=False, shell_complete=complete_vm_name)
-@click.option("--job", type=JOB_NAME, metavar="JOB", help="Only runs of this job.")
+@click.option("--job", metavar="JOB", help="Only runs of this job.")
 @click.option(
     "--limit",
     type=click.IntRange(min=1),

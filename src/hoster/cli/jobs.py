@@ -10,9 +10,10 @@ import click
 
 from hoster.cli.history import local_time
 from hoster.cli.messages import INFO, WARNING, say
-from hoster.cli.options import JOB_NAME, json_option, unix_option
+from hoster.cli.options import json_option, unix_option
 from hoster.cli.render import human_size, print_json, print_table
 from hoster.errors import OperationFailed
+from hoster.model.names import shown
 from hoster.operations.context import Context, wire
 from hoster.operations.jobs import how_it_ended, jobs_now
 from hoster.records.job_states import JobState, Phase
@@ -43,7 +44,7 @@ def jobs(context: click.Context, unix: bool, as_json: bool) -> None:
 
 
 @jobs.command()
-@click.argument("job", type=JOB_NAME, metavar="[JOB]", required=False)
+@click.argument("job", metavar="[JOB]", required=False)
 def watch(job: str | None) -> None:
     """Follow a job, or all that run now, until they end; ending this does nothing to them.
 
@@ -53,7 +54,7 @@ def watch(job: str | None) -> None:
     states = jobs_now(context, job)
     if not states:
         if job is not None:
-            raise OperationFailed(f"the job {job} does not run", hint="hoster jobs, hoster history")
+            raise OperationFailed(f"the job {shown(job)} does not run", hint="hoster jobs, hoster history")
         say(INFO, "no job runs")
         return
     if sys.stdout.isatty():

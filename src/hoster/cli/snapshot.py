@@ -175,11 +175,12 @@ def rollback(
     Exit codes: 0 done, 2 usage, 3 there is no such VM or snapshot, or it failed, 10 refused, 11 the VM is
     being replicated, started or stopped.
     """
+    from hoster.cli.parent import ask_for_key
     from hoster.operations.going_back import Power
     from hoster.operations.rollback import RollbackRequest, roll_back
 
     context = wire()
-    power = Power(force_stop, force_start)
+    power = Power(force_stop, force_start, ask_for_key=ask_for_key)
     request = RollbackRequest(name, snapshot_name, power, without, destroy_newer, dry_run=dry_run)
     if destroy_newer and not dry_run and not yes:
         request = replace(request, agreed=_agreed(roll_back(context, replace(request, dry_run=True)).vms[0]))

@@ -19,7 +19,7 @@ from hoster.host.process import Runner
 PREFIX = "vm-"
 
 INTERFACES = Path("/sys/class/net")
-_TUN = "/dev/net/tun"
+_TUN = Path("/dev/net/tun")
 _TUNSETIFF = 0x400454CA
 _IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
 
@@ -35,6 +35,8 @@ def networks(folder: Path = INTERFACES) -> frozenset[str]:
 @contextlib.contextmanager
 def tap(network: str, runner: Runner) -> Iterator[int]:
     """A new tap device on that network, as an open descriptor. OperationFailed if it cannot be had."""
+    if not _TUN.exists():
+        runner.run(["modprobe", "tun"], timeout_s=30)  # whether that helped, the next step tells
     try:
         descriptor = os.open(_TUN, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:

@@ -15,6 +15,7 @@ from hoster.model.storage import Bookmark, Dataset, Role, Snapshot
 from hoster.model.vms import Vm
 from hoster.operations.context import Context
 from hoster.operations.going_back import Course, Power, go_back
+from hoster.operations.opening import Reopening
 from hoster.operations.swapping import branches_beside, new_stamp, restore
 from hoster.planning.refusals import Subject
 from hoster.planning.rollback import Restoration, plan_restoration
@@ -49,8 +50,13 @@ def restore_branch(context: Context, name: str, power: Power, *, dry_run: bool) 
     found = _branch(_tree(context, name)[0])
     assert found is not None, "a tree begins with its branch"
 
+    keys = Reopening(context, found.vm, power.ask_for_key)
+
     def decide(vm: Vm) -> Course | Refusal:
-        return _restoration(context, found, vm)
+        course = _restoration(context, found, vm, keys)
+        if isinstance(course, Course) and not dry_run:
+            keys.prepare(vm)
+        return course
 
     return go_back(context, found.vm, power, decide, dry_run=dry_run)
 
@@ -112,7 +118,7 @@ def _expired(context: Context, name: str, *, dry_run: bool) -> VmReport:
         return VmReport(name, Outcome.FAILED, error.message, error.hint)
 
 
-def _restoration(context: Context, branch: Branch, vm: Vm) -> Course | Refusal:
+def _restoration(context: Context, branch: Branch, vm: Vm, keys: Reopening) -> Course | Refusal:
     root = vm.dataset.name
     if branch.dataset.rpartition("/")[0] != root.rpartition("/")[0]:
         raise OperationFailed(f"{branch.dataset} is beside another dataset than {root}")
@@ -129,7 +135,7 @@ def _restoration(context: Context, branch: Branch, vm: Vm) -> Course | Refusal:
 
     def act() -> VmReport:
         stamp, restored = new_stamp(context.now(), root, beside), branch.dataset.rpartition("-")[2]
-        aside = restore(context.zfs, root, stamp, restored, vm.everything, plan.anchors)
+        aside = restore(context.zfs, root, stamp, restored, vm.everything, plan.anchors, keys)
         return _restored(vm, branch, plan, aside.rpartition("/")[2])
 
     return Course(_restored(vm, branch, plan, f"{vm.name}.branch-…"), act, (*vm.everything, *tree))

@@ -25,6 +25,7 @@ from hoster.model.vms import Vm
 from hoster.operations.context import Context
 from hoster.operations.history import hold_history, users_of
 from hoster.operations.inventory import Inventory, look_around
+from hoster.operations.opening import AskForKey, nobody
 from hoster.operations.taking import SNAPSHOTS_LOCK, SNAPSHOTS_WAIT_S
 
 if TYPE_CHECKING:
@@ -34,12 +35,14 @@ if TYPE_CHECKING:
 class Power(Struct, frozen=True):
     """What may be done to a VM that runs: stopped first, and started afterwards in any case.
 
-    ``stop_limit_s`` is how long its guest is waited for before its process is ended.
+    ``stop_limit_s`` is how long its guest is waited for before its process is ended. ``ask_for_key`` asks for
+    the passphrase of an encrypted VM, which has to be opened again.
     """
 
     force_stop: bool = False
     force_start: bool = False
     stop_limit_s: float = 120.0
+    ask_for_key: AskForKey = nobody
 
 
 class Course(Struct, frozen=True):

@@ -14,6 +14,7 @@ from hoster.errors import HosterError, OperationFailed
 from hoster.host.holders import Holder, holders
 from hoster.model.storage import Dataset, DatasetKind, Role, View
 from hoster.operations.context import Context
+from hoster.operations.opening import Reopening, nobody
 from hoster.operations.swapping import finish
 from hoster.planning.swap import branch_name, coming_name, unfinished
 
@@ -53,7 +54,7 @@ def finish_half_done(context: Context, view: View, held: str = "") -> Mapping[st
         try:
             with nullcontext() if name == held else lock:
                 _refuse_if_used(view, root, stamp)
-                finish(context.zfs, root, stamp)
+                finish(context.zfs, root, stamp, Reopening(context, name, nobody))
         except HosterError as error:
             done[root] = error
         else:

@@ -140,7 +140,7 @@ def _replica_samples(context: Context, replica: Remembered, vm: Vm | None) -> It
 
 
 def _job_samples(job: JobStanding) -> Iterator[Sample]:
-    labels = {"job": job.job, "kind": job.kind}
+    labels = {"name": job.job, "kind": job.kind}
     yield Sample("hoster_job_last_run_timestamp_seconds", labels, job.run_at)
     if job.success_at is not None:
         yield Sample("hoster_job_last_success_timestamp_seconds", labels, job.success_at)
@@ -151,7 +151,7 @@ def _job_samples(job: JobStanding) -> Iterator[Sample]:
 def _marker_samples(context: Context, problems: list[str]) -> list[Sample]:
     folder = context.settings.marker_dir
     try:
-        return [Sample("hoster_job_error_marker", {"job": marker.job}, 1) for marker in markers(folder)]
+        return [Sample("hoster_job_error_marker", {"name": marker.job}, 1) for marker in markers(folder)]
     except OSError as error:
         problems.append(f"{folder}: the markers cannot be read: {error.strerror}")
         return []

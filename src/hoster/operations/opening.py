@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from hoster.errors import Refused, ZfsError
+from hoster.errors import OperationFailed, Refused, ZfsError
+from hoster.model.vms import Vm
 from hoster.operations.context import Context
 
 AskForKey = Callable[[str], str | None]
@@ -71,3 +72,71 @@ def _opens(context: Context, dataset: str, passphrase: str) -> bool:
     except ZfsError:
         return False
     return True
+
+
+class Reopening:
+    """Loads the keys of a VM again after it has gone back.
+
+    ``zfs promote`` hands the place of an encryption root on to the clone, and leaves its key behind: it is
+    not loaded any more (seen on OpenZFS 2.3.9). So what opens it must be known before anything is done.
+    """
+
+    def __init__(self, context: Context, vm: str, ask: AskForKey) -> None:
+        self._context = context
+        self._ask = ask
+        self._passphrases: dict[str, str] = {}
+        self._place = configured_place(context, vm)
+
+    def prepare(self, vm: Vm) -> None:
+        """Finds out how the keys that are loaded now can be loaded again, asking once where need be.
+
+        Refused where one could not: its VM would be closed afterwards, with nobody there to open it.
+        """
+        own = {dataset.name for dataset in vm.everything}
+        for key in self._context.zfs.keys([dataset.name for dataset in vm.everything if dataset.encrypted]):
+            if key.name not in own or not key.loaded or key.name in self._passphrases:
+                continue
+            if self._place is None and key.location == "prompt":
+                self._passphrases[key.name] = self._asked(key.name)
+            else:
+                self._try(key.name, "")
+
+    def __call__(self, names: Sequence[str]) -> None:
+        """Loads the keys of these datasets that are not loaded. OperationFailed where one is not known."""
+        for key in self._context.zfs.keys(names):
+            if key.loaded:
+                continue
+            passphrase = self._passphrases.get(key.name, "")
+            if self._place is None and key.location == "prompt" and not passphrase:
+                raise OperationFailed(
+                    f"the key of {key.name} is not loaded any more, and is not known here",
+                    hint=f"zfs load-key {key.name}; then the same command again, which finishes",
+                )
+            self._context.zfs.load_key(key.name, location=self._location(), passphrase=passphrase)
+
+    def _asked(self, name: str) -> str:
+        passphrase = self._ask(name)
+        if passphrase is None:
+            raise Refused(
+                f"{name} has to be opened again once it has gone back, and nobody is here to be asked for its"
+                " passphrase",
+                hint="run it at a terminal; or set key-location in hoster.toml",
+            )
+        self._try(name, passphrase)
+        return passphrase
+
+    def _try(self, name: str, passphrase: str) -> None:
+        try:
+            self._context.zfs.load_key(name, location=self._location(), passphrase=passphrase, only_try=True)
+        except ZfsError as error:
+            raise Refused(
+                f"{name} has to be opened again once it has gone back, and could not be: {error.message}",
+                hint=f"zfs load-key -n {name}",
+            ) from error
+
+    def _location(self) -> str | None:
+        return None if self._place is None else f"file://{self._place}"
+
+
+def nobody(_dataset: str) -> None:
+    """Asks nobody."""

@@ -21,6 +21,7 @@ _AT_ONCE = 8
 class Far(Struct, frozen=True):
     """What one look at another node saw: the replicas, what lies beside them, and the pools they lie in."""
 
+    machine: str
     view: View
     beside: View
     pools: tuple[Pool, ...]
@@ -65,6 +66,7 @@ def _look(context: Context, sites: Sequence[Site]) -> Far | Silent:
             beside = there.look_beside(sorted({name.rpartition("/")[0] for name in names}))
             of_these = {pool_of(name) for name in view.datasets}
             return Far(
+                there.machine,
                 view,
                 beside,
                 pools(there.host, context.runner, of_these),

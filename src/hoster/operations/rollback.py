@@ -15,6 +15,7 @@ from hoster.model.plan import Destroyed, Ground, Outcome, Refusal, Report, VmRep
 from hoster.model.vms import Vm
 from hoster.operations.context import Context
 from hoster.operations.going_back import Course, Power, go_back
+from hoster.operations.opening import Reopening
 from hoster.operations.swapping import branches_beside, new_stamp, roll_back_in_place, swap
 from hoster.planning.refusals import Subject
 from hoster.planning.rollback import Rollback, left_out, plan_rollback
@@ -43,13 +44,15 @@ def roll_back(context: Context, request: RollbackRequest) -> Report:
     not have, or that has the snapshot.
     """
 
+    keys = Reopening(context, request.vm, request.power.ask_for_key)
+
     def decide(vm: Vm) -> Course | Refusal:
-        return _decide(context, request, vm)
+        return _decide(context, request, vm, keys)
 
     return go_back(context, request.vm, request.power, decide, dry_run=request.dry_run)
 
 
-def _decide(context: Context, request: RollbackRequest, vm: Vm) -> Course | Refusal:
+def _decide(context: Context, request: RollbackRequest, vm: Vm, keys: Reopening) -> Course | Refusal:
     dataset, at, version = request.snapshot.rpartition("@")
     if at and dataset != vm.dataset.name:
         return Refusal(
@@ -71,19 +74,23 @@ def _decide(context: Context, request: RollbackRequest, vm: Vm) -> Course | Refu
     plan = plan_rollback(subject, version, without=without, destroy_newer=request.destroy_newer)
     if isinstance(plan, Refusal):
         return plan
+    if not (request.dry_run or request.destroy_newer or plan.is_there):
+        keys.prepare(vm)
     return Course(
         _report(vm, plan, f"{vm.dataset.name}.branch-…" if not request.destroy_newer else ""),
-        lambda: _carry_out(context, request, vm, plan),
+        lambda: _carry_out(context, request, vm, plan, keys),
         vm.everything,
         is_there=plan.is_there,
     )
 
 
-def _carry_out(context: Context, request: RollbackRequest, vm: Vm, plan: Rollback) -> VmReport:
+def _carry_out(
+    context: Context, request: RollbackRequest, vm: Vm, plan: Rollback, keys: Reopening
+) -> VmReport:
     root = vm.dataset.name
     stamp = new_stamp(context.now(), root, branches_beside(context.zfs, root))
     if not request.destroy_newer:
-        return _report(vm, plan, swap(context.zfs, root, stamp, plan.wanted))
+        return _report(vm, plan, swap(context.zfs, root, stamp, plan.wanted, keys))
     report = _report(vm, plan, "")
     unexpected = {gone.snapshot for gone in report.destroyed} - (request.agreed or frozenset())
     if request.agreed is not None and unexpected:

@@ -8,6 +8,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from hoster.errors import OperationFailed, Refused
+from hoster.host.usage import flush_volumes
 from hoster.model.anchors import anchor_target, needed_by_targets
 from hoster.model.names import SnapshotType
 from hoster.model.plan import Destroyed, DestroySnapshot, Outcome, Report, TakeSnapshot, VmReport
@@ -48,6 +49,7 @@ def snapshot_one(context: Context, name: str, request: SnapshotRequest) -> Repor
                 f"{name} is marked {vm.role.value} on this node, so its snapshots are taken on {vm.parent}",
                 hint=f"on {vm.parent}: hoster snapshot new {name}",
             )
+        flush_volumes([vm.dataset.name])
         report = _run(context, [_work(context, vm, request, "asked for")], request, ())
         return replace(report, seen=stock.view)
 

@@ -174,8 +174,15 @@ def _vm(
 ) -> VmStatus:
     targets = []
     for site in sites:
+        answer = far[site]
+        if (
+            isinstance(answer, Far)
+            and answer.machine == context.zfs.machine
+            and site.dataset == vm.dataset.name
+        ):
+            continue  # another name of this very node: the VM is no replica of itself
         memory = known.get((vm.name, site.endpoint, site.dataset))
-        targets.append(_target(context, vm, site, far[site], memory, now))
+        targets.append(_target(context, vm, site, answer, memory, now))
     judged = [Judgement(_verdict(target.verdict), f"{target.node}: {target.why}") for target in targets]
     own = worst([*_own_judgements(context, vm, targets), *judged])
     beside = () if stock.view is None else stock.view.children(vm.dataset.name.rpartition("/")[0])

@@ -6,7 +6,7 @@ is still to do. It looks before every run, so it is also how a swap that was jus
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from hoster.errors import HosterError, NoSpace, OperationFailed, Refused
@@ -48,7 +48,17 @@ def new_stamp(now: datetime, root: str = "", taken: Collection[str] = ()) -> str
     return stamp
 
 
-def swap(zfs: ZfsStore, root: str, stamp: str, wanted: Sequence[tuple[Dataset, Snapshot]]) -> str:
+Reopen = Callable[[Sequence[str]], None]
+"""Loads the keys of these datasets that are not loaded any more (:mod:`hoster.operations.opening`)."""
+
+
+def swap(
+    zfs: ZfsStore,
+    root: str,
+    stamp: str,
+    wanted: Sequence[tuple[Dataset, Snapshot]],
+    reopen: Reopen | None = None,
+) -> str:
     """Lets the datasets of ``root`` go back to the ``wanted`` versions; the name of the branch with the rest.
 
     Descendants that are not among ``wanted`` become part of the branch. OperationFailed, with everything as
@@ -56,7 +66,7 @@ def swap(zfs: ZfsStore, root: str, stamp: str, wanted: Sequence[tuple[Dataset, S
     mounted filesystem cannot be unmounted.
     """
     _intend(zfs, root, stamp, wanted, in_place=False)
-    _begin(zfs, root, stamp)
+    _begin(zfs, root, stamp, reopen)
     return branch_name(root, stamp)
 
 
@@ -69,7 +79,13 @@ def roll_back_in_place(
 
 
 def restore(
-    zfs: ZfsStore, root: str, stamp: str, branch: str, vm: Sequence[Dataset], anchors: Sequence[Anchor]
+    zfs: ZfsStore,
+    root: str,
+    stamp: str,
+    branch: str,
+    vm: Sequence[Dataset],
+    anchors: Sequence[Anchor],
+    reopen: Reopen | None = None,
 ) -> str:
     """Lets a branch of ``root``, by its stamp, take the place of the datasets of the VM; the name of the
     branch that these become. ``anchors`` are made first. Errors as of :func:`swap`.
@@ -80,7 +96,7 @@ def restore(
         canmount = local[dataset.name].get("canmount", "-")
         intent = Intent(stamp, 0, canmount, root, mounted=dataset.mounted, restores=branch)
         zfs.set_properties({"hoster:swap": str(intent)}, [dataset.name])
-    _begin(zfs, root, stamp)
+    _begin(zfs, root, stamp, reopen)
     return branch_name(root, stamp)
 
 
@@ -107,18 +123,18 @@ def finish_left(
     return done
 
 
-def finish(zfs: ZfsStore, root: str, stamp: str) -> None:
+def finish(zfs: ZfsStore, root: str, stamp: str, reopen: Reopen | None = None) -> None:
     """Does what is still to do of one swap."""
     for step in _steps(zfs, root, stamp, _look(zfs, root, stamp)):
-        _carry_out(zfs, step)
+        _carry_out(zfs, step, reopen)
 
 
-def _begin(zfs: ZfsStore, root: str, stamp: str) -> None:
+def _begin(zfs: ZfsStore, root: str, stamp: str, reopen: Reopen | None) -> None:
     """The first attempt: as long as nothing was done but to unmount, it is taken back where that fails."""
     there = _look(zfs, root, stamp)
     for step in _steps(zfs, root, stamp, there):
         try:
-            _carry_out(zfs, step)
+            _carry_out(zfs, step, reopen)
         except HosterError as error:
             if not isinstance(step, Unmount):
                 raise
@@ -177,7 +193,7 @@ def _steps(zfs: ZfsStore, root: str, stamp: str, there: Sequence[Dataset]) -> tu
         raise OperationFailed(f"{zfs.node}: {error}") from None
 
 
-def _carry_out(zfs: ZfsStore, step: SwapStep) -> None:
+def _carry_out(zfs: ZfsStore, step: SwapStep, reopen: Reopen | None) -> None:
     match step:
         case Unmount(name):
             zfs.unmount(name)
@@ -196,7 +212,7 @@ def _carry_out(zfs: ZfsStore, step: SwapStep) -> None:
         case Forget() as forget:
             _forget(zfs, forget)
         case Settle() as settle:
-            _settle(zfs, settle)
+            _settle(zfs, settle, reopen)
 
 
 def _forget(zfs: ZfsStore, step: Forget) -> None:
@@ -206,7 +222,7 @@ def _forget(zfs: ZfsStore, step: Forget) -> None:
         zfs.inherit("hoster:swap", [name])
 
 
-def _settle(zfs: ZfsStore, step: Settle) -> None:
+def _settle(zfs: ZfsStore, step: Settle, reopen: Reopen | None) -> None:
     places = [place.name for place in step.places]
     local = zfs.local_properties(list(dict.fromkeys([*step.intents, *step.aside, *places])))
     for place in step.places:
@@ -219,9 +235,11 @@ def _settle(zfs: ZfsStore, step: Settle) -> None:
     for name in step.aside:
         if name != step.branch and _canmount_set_aside(local[name]):
             zfs.set_properties(_canmount_set_aside(local[name]), [name])
-    for place in step.places:
-        if place.mount:
-            zfs.mount(place.name)
+    to_mount = [place.name for place in step.places if place.mount]
+    if to_mount and reopen is not None:
+        reopen(places)
+    for name in to_mount:
+        zfs.mount(name)
     if step.restored:
         for name in places:
             if KEPT_CANMOUNT in local[name]:

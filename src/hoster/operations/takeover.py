@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import cache
 from uuid import uuid4
 
 from msgspec import Struct
@@ -88,7 +89,9 @@ def take_over(context: Context, request: TakeoverRequest, ask_for_key: AskForKey
 
 def _promote(context: Context, vm: Vm, plan: Takeover, ask_for_key: AskForKey) -> list[str]:
     done = []
-    opened = load_keys(context, vm.name, [d.name for d in vm.everything if d.encrypted], ask_for_key)
+    ask = cache(ask_for_key)
+    encrypted = [dataset.name for dataset in vm.everything if dataset.encrypted]
+    opened = load_keys(context, vm.name, encrypted, ask)
     if opened:
         done.append(f"loaded the key of {', '.join(opened)}")
     for dataset in plan.give_up:
@@ -96,6 +99,7 @@ def _promote(context: Context, vm: Vm, plan: Takeover, ask_for_key: AskForKey) -
     if plan.set_aside:
         stamp = new_stamp(context.now())
         swap(context.zfs, vm.dataset.name, stamp, plan.versions)
+        load_keys(context, vm.name, encrypted, ask)  # the promoted clones have none (seen on 2.3.9)
         done.append(f"set aside as {branch_name(vm.name, stamp)}: what was newer than {_version(plan)}")
     has = vm.dataset.marks
     own = Marks(

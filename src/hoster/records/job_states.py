@@ -17,6 +17,7 @@ from hoster.host.origin import is_gone
 from hoster.records.whole import write_whole
 
 _MODE = 0o640
+_NAME_LENGTH = 150
 _MOST_BYTES = 16 * 1024 * 1024
 _NAME = re.compile(r".+\.\d+\.json", re.DOTALL)
 
@@ -95,7 +96,8 @@ def running_jobs(folder: Path) -> tuple[JobState, ...]:
 
 def _path(folder: Path, state: JobState) -> Path:
     # Not the job's name alone: one that waits for another run of the same job must not write over its file.
-    return folder / f"{state.job}.{state.pid}.json"
+    # And not all of it: the name of a VM may be in it, which is as long as the name of a file may be.
+    return folder / f"{state.job[:_NAME_LENGTH]}.{state.pid}.json"
 
 
 def _read(path: Path) -> JobState | None:

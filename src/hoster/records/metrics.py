@@ -39,6 +39,8 @@ Measure = Callable[[], Iterable[Sample]]
 """Measures now."""
 
 _REPLICA = ("vm", "target", "dataset")
+# Not "job", which is Prometheus' own label for whom it scrapes.
+_JOB = ("name", "kind")
 
 METRICS = (
     Metric("hoster_build_info", ("version",), "1; the release of hoster that measured."),
@@ -93,19 +95,19 @@ METRICS = (
         _REPLICA,
         "How many runs have failed or were refused since the last success.",
     ),
-    Metric("hoster_job_last_run_timestamp_seconds", ("job", "kind"), "When the job's last run ended."),
+    Metric("hoster_job_last_run_timestamp_seconds", _JOB, "When the job's last run ended."),
     Metric(
         "hoster_job_last_success_timestamp_seconds",
-        ("job", "kind"),
+        _JOB,
         "When the job's last run with exit code 0 ended.",
     ),
-    Metric("hoster_job_last_exit_code", ("job", "kind"), "The exit code of the job's last run."),
+    Metric("hoster_job_last_exit_code", _JOB, "The exit code of the job's last run."),
     Metric(
         "hoster_job_failures_since_success",
-        ("job", "kind"),
+        _JOB,
         "How many runs ended with another exit code than 0 since then; busy ones do not count.",
     ),
-    Metric("hoster_job_error_marker", ("job",), "1 if there is an error marker of the job."),
+    Metric("hoster_job_error_marker", ("name",), "1 if there is an error marker of the job."),
     Metric("hoster_vm_info", ("vm", "role", "parent", "production"), "1; what a VM is on this node."),
     Metric("hoster_vm_targets", ("vm",), "How many targets are known to have a version of the VM."),
     Metric("hoster_vms_unusable", (), "How many look like VMs and cannot be used."),

@@ -48,9 +48,13 @@ def states(printed: str) -> tuple[KeyState, ...]:
     )
 
 
-def load(name: str, location: str | None) -> tuple[str, ...]:
-    """Loads a key; without ``location`` from where the dataset says, which for a prompt is standard input."""
-    return ("zfs", "load-key", *(("-L", location) if location else ()), name)
+def load(name: str, location: str | None, *, only_try: bool = False) -> tuple[str, ...]:
+    """Loads a key; without ``location`` from where the dataset says, which for a prompt is standard input.
+
+    ``only_try`` only tells whether it is the right one, also while it is loaded.
+    """
+    trial = ("-n",) if only_try else ()
+    return ("zfs", "load-key", *trial, *(("-L", location) if location else ()), name)
 
 
 def unload(name: str) -> tuple[str, ...]:

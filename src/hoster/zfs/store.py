@@ -161,9 +161,17 @@ class ZfsStore:
             printed += self._run(keys.listing(above), "reading the state of keys").stdout
         return keys.states(printed)
 
-    def load_key(self, dataset: str, *, location: str | None = None, passphrase: str = "") -> None:
-        """Loads the key of an encryption root; ZfsError where it is not the right one."""
-        self._run(keys.load(dataset, location), f"loading the key of {dataset}", stdin=f"{passphrase}\n")
+    def load_key(
+        self,
+        dataset: str,
+        *,
+        location: str | None = None,
+        passphrase: str = "",
+        only_try: bool = False,
+    ) -> None:
+        """Loads the key of an encryption root, or only tries it; ZfsError where it is not the right one."""
+        command = keys.load(dataset, location, only_try=only_try)
+        self._run(command, f"loading the key of {dataset}", stdin=f"{passphrase}\n")
 
     def unload_key(self, dataset: str) -> None:
         """Forgets the key of an encryption root; DatasetBusy while anything below it is mounted or open."""

@@ -73,6 +73,12 @@ def test_the_history_is_of_runs_newest_first(place: Place) -> None:
     assert "to_b" not in place.call("history", "--job", "snapshot_all_daily").stdout
 
 
+def test_a_job_may_be_called_what_its_endpoint_is_called(place: Place) -> None:
+    run = Run(RunKind.REPLICATION, "to_root@b", "root@b")
+    place.journal.write(EndedRun(run, 3000.0, 3001.0, 0, "", (WEB,)))
+    assert place.call("history", "--job", "to_root@b", "-u").stdout.count("\n") == 1
+
+
 def test_the_history_of_a_vm_is_what_runs_did_to_it(place: Place) -> None:
     (line,) = place.call("history", "db", "-u").stdout.splitlines()
     assert line.split()[3:] == ["to_b", "b", "refused", "0.0", "0K", "-", "somebody_wrote_there"]
@@ -200,7 +206,7 @@ def test_every_scrape_is_a_new_look(place: Place) -> None:
     with place.start("node_exporter", "start", "--listen", f"127.0.0.1:{port}") as exporter:
         text, kind = scrape(port)
         assert kind.startswith("text/plain; version=")
-        assert 'hoster_job_last_run_timestamp_seconds{job="to_b",kind="replication"} 1005.5' in text
+        assert 'hoster_job_last_run_timestamp_seconds{kind="replication",name="to_b"} 1005.5' in text
         place.journal.write(EndedRun(RUN, 5000.0, 5001.0, 0, "", (WEB,)))
         assert "5001.0" in scrape(port)[0]
         exporter.send_signal(signal.SIGTERM)

@@ -111,7 +111,7 @@ def test_a_refusal_is_measured_with_its_ground(tmp_path: Path) -> None:
     assert samples[f"hoster_replication_failures_since_success{REPLICA}"] == 1
     assert f"hoster_replication_newest_version_timestamp_seconds{REPLICA}" not in samples
     assert f"hoster_replication_last_success_timestamp_seconds{REPLICA}" not in samples
-    assert samples['hoster_job_last_exit_code{job="to_b",kind="replication"}'] == 10
+    assert samples['hoster_job_last_exit_code{kind="replication",name="to_b"}'] == 10
     assert samples['hoster_vm_targets{vm="web"}'] == 0
 
 
@@ -191,7 +191,7 @@ def test_the_originals_counters_count_what_is_here(tmp_path: Path) -> None:
 def test_a_marker_is_measured(tmp_path: Path) -> None:
     node = Node(tmp_path)
     raise_marker(node.context.settings.marker_dir, "to_b", ["x"], node.context.now())
-    assert node.samples['hoster_job_error_marker{job="to_b"}'] == 1
+    assert node.samples['hoster_job_error_marker{name="to_b"}'] == 1
 
 
 def test_what_cannot_be_found_out_is_said_and_the_rest_is_there(tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_words_that_people_chose_are_escaped(tmp_path: Path) -> None:
     (node.context.settings.marker_dir).mkdir()
     (node.context.settings.marker_dir / 'ERROR_a"b\\c\nd').touch()
     measured = measure(node.context)
-    assert 'hoster_job_error_marker{job="a\\"b\\\\c\\nd"} 1.0' in exposition(measured.of_runs).decode()
+    assert 'hoster_job_error_marker{name="a\\"b\\\\c\\nd"} 1.0' in exposition(measured.of_runs).decode()
 
 
 def test_runs_and_nodes_have_metrics_of_their_own_so_that_no_file_takes_the_others_away(

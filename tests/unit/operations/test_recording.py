@@ -122,7 +122,7 @@ def test_a_failure_raises_the_marker_with_its_reason_and_a_success_takes_it_away
     lines = node.marker.read_text().splitlines()
     assert lines[0].endswith("to_a failed")
     assert lines[1:] == ["exit code 3", f"web: failed: {report.vms[0].reason}"]
-    assert 'hoster_job_error_marker{job="to_a"} 1.0' in node.metrics
+    assert 'hoster_job_error_marker{name="to_a"} 1.0' in node.metrics
     node.world.cluster.begin()
     node.replicate()
     assert not node.marker.exists()

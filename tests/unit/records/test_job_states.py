@@ -47,6 +47,12 @@ def test_a_job_is_listed_from_its_first_word_to_its_end(tmp_path: Path, state: J
     assert list(folder.iterdir()) == []
 
 
+def test_a_job_with_the_longest_name_is_listed_whole(tmp_path: Path, state: JobState) -> None:
+    long = replace(state, job="snapshot_" + "x" * 255 + "_daily")
+    assert write_state(tmp_path, long) == ""
+    assert running_jobs(tmp_path) == (long,)
+
+
 def test_two_runs_of_one_job_do_not_write_over_each_other(tmp_path: Path, state: JobState) -> None:
     write_state(tmp_path, state)
     waiting = replace(state, pid=1, since=20.0, vms=())

@@ -49,6 +49,10 @@ def node() -> ModelNode:
 def test_snapshots_of_one_command_are_all_or_nothing_at_one_moment(node: ModelNode) -> None:
     assert "dataset does not exist" in zfs(node, "snapshot tank/a@x tank/none@x")
     assert "already exists" in zfs(node, "snapshot tank/b@s1 tank/a@s1")
+    zfs(node, "snapshot tank/b@s9")
+    every = "tank/a@s1': dataset already exists\ncannot create snapshot 'tank/b@s9': dataset already exists\n"
+    assert f"{every}no snapshots were created" in zfs(node, "snapshot tank/a@s1 tank/b@s9")
+    zfs(node, "destroy tank/b@s9")
     assert "x" not in names(node, "tank/a")
     assert names(node, "tank/b") == []
     zfs(node, "snapshot tank/a@x tank/b@x")
