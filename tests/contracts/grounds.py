@@ -12,7 +12,7 @@ from hoster.hypervisors.memory import InMemory
 from hoster.hypervisors.protocol import Drive, Guest, GuestRef, Hypervisor, console_path
 from hoster.hypervisors.qemu import Qemu
 from hoster.model.machines import DiskType, MachineConfig
-from tests.lab.guest import counted, disk_image
+from lab.counting_guest import counted, disk_image
 
 
 def guest_in(folder: Path, name: str, *, obeys: bool, broken: bool) -> Guest:

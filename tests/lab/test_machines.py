@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from lab.counting_guest import counted, disk_image
 from lab.lab import Lab
 from lab.node import Node
-from tests.lab.guest import counted, disk_image
 from tests.lab.world import DATASET, hoster, hoster_json, prepare
 
 pytestmark = pytest.mark.lab
@@ -70,7 +70,7 @@ def status(node: Node, name: str) -> str:
 
 
 def test_the_contract_of_hypervisors_is_kept_in_a_node(node: Node) -> None:
-    for path in (*_SUITE, "tests/lab/guest.py"):
+    for path in (*_SUITE, "lab/counting_guest.py"):
         node.put(_ROOT / path, f"/tank/suite/{path}")
     done = node.run(
         "cd /tank/suite && PYTHONPATH=/usr/local/lib/hoster-src:. python3 -m tests.contracts.inside /tank/vm",

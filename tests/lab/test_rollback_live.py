@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from lab.counting_guest import counted, disk_image
 from lab.lab import Lab
 from lab.node import Node
-from tests.lab.guest import counted, disk_image
 from tests.lab.histories import DISK, WEB, every_guid
 from tests.lab.world import DATASET, hoster, hoster_json, prepare, vm_report
 

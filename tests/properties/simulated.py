@@ -16,7 +16,7 @@ from random import Random
 
 from hoster.model.storage import Bookmark, Dataset, DatasetKind, Epoch, Marks, Role, Snapshot
 from hoster.testing import guid_of, listing
-from hoster.zfs.parse import parse_intent
+from hoster.zfs.parse import parse_intent, parse_sites
 from hoster.zfs.programs import digits
 
 MISSING = "cannot open '{}': dataset does not exist"
@@ -293,4 +293,6 @@ def _marks(local: dict[str, str]) -> Marks:
         local.get("hoster:parent"),
         local.get("hoster:production") == "yes",
         swap=parse_intent(local.get("hoster:swap", "")),
+        demoted=local.get("hoster:demoted") == "yes",
+        sites=parse_sites(local.get("hoster:sites", "")),
     )

@@ -12,6 +12,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -47,14 +48,16 @@ class Place:
     def call(self, *words: str) -> Result:
         return CliRunner().invoke(hoster, words, prog_name="hoster", env=self.environment)
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "hoster", *words],
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    @contextmanager
+    def start(self, *words: str) -> Iterator[subprocess.Popen[str]]:
+        """A process for the block, which does not outlive it."""
+        command = [sys.executable, "-m", "hoster", *words]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, env=self.environment, stdout=pipe, stderr=pipe, text=True) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
 
 
 @pytest.fixture
@@ -140,7 +143,7 @@ def test_what_does_not_run_cannot_be_watched(place: Place) -> None:
         check=False,
     )
     assert done.returncode == 3
-    assert "the job to_x does not run" in done.stderr
+    assert "the job 'to_x' does not run" in done.stderr
     assert "no job runs" in place.call("jobs", "watch").stdout
 
 
