@@ -1,9 +1,9 @@
 """`make demo`: hoster's main job on real OpenZFS, as a user would type it, with the answers it gave.
 
 Two nodes, and a real machine on the first: a guest that counts on its disk. It is snapshotted, replicated,
-broken and rolled back. Then the first node loses its power; the second takes the machine over and runs it; the
-first one comes back, is refused, becomes a replica, and gets its machine back. Ends non-zero if anything does
-not match.
+broken and rolled back. Then the first node loses its power; the second takes the machine over and runs it;
+the first one comes back, is refused, becomes a replica, and gets its machine back. Ends non-zero if anything
+does not match.
 """
 
 from __future__ import annotations
