@@ -37,6 +37,7 @@ def test_another_that_lives_is_not_gone_until_it_has_ended() -> None:
         f"{NODE}/an-earlier-boot/{PID}/{START}",
         f"{NODE}/{MACHINE}/4194305/{START}",
     ],
+    ids=["its number was given to another", "an earlier boot", "its number is free"],
 )
 def test_a_process_of_before_is_gone(origin: str) -> None:
     assert is_gone(origin)
@@ -52,6 +53,7 @@ def test_a_process_of_before_is_gone(origin: str) -> None:
         f"{NODE}/{MACHINE}/{PID}",
         "a/b/c/d/e",
     ],
+    ids=["another node", "a longer name", "nothing", "one word", "a word too few", "a word too many"],
 )
 def test_what_is_not_of_this_machine_or_cannot_be_read_is_never_gone(origin: str) -> None:
     assert not is_gone(origin)
