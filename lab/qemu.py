@@ -62,7 +62,7 @@ def qemu_command(image: Image, hardware: Hardware, number: int, directory: Path)
     ]
     kernel_line = (
         "root=/dev/vda rw console=ttyS0 loglevel=4 net.ifnames=0 mitigations=off random.trust_cpu=on "
-        f"audit=0 systemd.show_status=0 systemd.machine_id={number:032x} lab.node={number}"
+        f"audit=0 no_timer_check systemd.show_status=0 systemd.machine_id={number:032x} lab.node={number}"
     )
     command = [
         *(*hardware.emulator, "-name", f"lab-node{number}", "-nodefaults", "-no-user-config"),

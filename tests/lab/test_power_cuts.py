@@ -32,6 +32,7 @@ from tests.lab.world import DATASET, guids, hoster_json, make_vm, prepare, vm_re
 pytestmark = pytest.mark.lab
 
 KIB = 6 * 1024
+MIB = 1024 * 1024
 CHANNELS = "^ssh .*ControlMaster=no.*zfs receive"
 CONNECTION = "^ssh .*ControlMaster=yes"
 
@@ -185,17 +186,26 @@ def test_a_full_target_pool_fails_and_room_is_enough_to_go_on(pair: Lab) -> None
     source, target = pair.node1, pair.node2
     target.run(
         "truncate -s 64M /root/small.img; zpool create -O compression=off small /root/small.img;"
-        f" zfs create -o canmount=off {SMALL}; head -c 16M /dev/urandom >/small/ballast; zpool sync small"
+        f" zfs create -o canmount=off {SMALL}; head -c 4M /dev/urandom >/small/room; zpool sync small"
     )
+
+    def room() -> int:
+        return int(target.run("zfs get -Hp -o value available small").stdout)
+
     try:
-        make_vm(source, "web", kib=20 * 1024)
+        # Filled up to the last block, then 4 MiB are given back: so much of the stream arrives.
+        target.run("dd if=/dev/urandom of=/small/ballast bs=64k; sync; rm /small/room", check=False)
+        until(lambda: room() >= 2 * MIB, what="room for a part")
+        assert room() < 8 * MIB
+        make_vm(source, "web", kib=KIB * 2)
         replicate = f"vm replicate web -e {target.address} --target-dataset {SMALL}"
         report = hoster_json(source, replicate, code=3, timeout_s=240)
         assert vm_report(report, "web")["outcome"] == "failed"
-        target.run("rm /small/ballast; zpool sync small")
+        target.run("rm /small/ballast")
+        until(lambda: room() >= 16 * MIB, what="room for all")
         report = vm_report(hoster_json(source, replicate, timeout_s=240), "web")
         assert report["outcome"] == "done"
-        assert report["sent_bytes"] < 20 * 1024 * 1024, "what had arrived was not sent again"
+        assert report["sent_bytes"] < KIB * 2 * 1024, "what had arrived was not sent again"
         assert guids(source, f"{DATASET}/web") == guids(target, f"{SMALL}/web")
         assert leftovers(source) == []
     finally:

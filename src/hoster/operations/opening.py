@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from hoster.errors import OperationFailed, Refused, ZfsError
+from hoster.errors import Refused, ZfsError
 from hoster.model.vms import Vm
 from hoster.operations.context import Context
 
@@ -101,18 +101,24 @@ class Reopening:
             else:
                 self._try(key.name, "")
 
-    def __call__(self, names: Sequence[str]) -> None:
-        """Loads the keys of these datasets that are not loaded. OperationFailed where one is not known."""
+    def __call__(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Loads the keys of these datasets that are not loaded; the encryption roots that stay closed.
+
+        Those are only left after a crash, by which what somebody had typed is forgotten.
+        """
+        closed: list[str] = []
         for key in self._context.zfs.keys(names):
             if key.loaded:
                 continue
             passphrase = self._passphrases.get(key.name, "")
-            if self._place is None and key.location == "prompt" and not passphrase:
-                raise OperationFailed(
-                    f"the key of {key.name} is not loaded any more, and is not known here",
-                    hint=f"zfs load-key {key.name}; then the same command again, which finishes",
-                )
-            self._context.zfs.load_key(key.name, location=self._location(), passphrase=passphrase)
+            known = passphrase or self._place is not None or key.location != "prompt"
+            try:
+                if known:
+                    self._context.zfs.load_key(key.name, location=self._location(), passphrase=passphrase)
+            except ZfsError:
+                known = ""
+            closed += [] if known else [key.name]
+        return tuple(closed)
 
     def _asked(self, name: str) -> str:
         passphrase = self._ask(name)

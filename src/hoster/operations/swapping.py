@@ -48,8 +48,9 @@ def new_stamp(now: datetime, root: str = "", taken: Collection[str] = ()) -> str
     return stamp
 
 
-Reopen = Callable[[Sequence[str]], None]
-"""Loads the keys of these datasets that are not loaded any more (:mod:`hoster.operations.opening`)."""
+Reopen = Callable[[Sequence[str]], Collection[str]]
+"""Loads the keys of these datasets that are not loaded any more (:mod:`hoster.operations.opening`); the
+encryption roots that stay closed."""
 
 
 def swap(
@@ -236,10 +237,10 @@ def _settle(zfs: ZfsStore, step: Settle, reopen: Reopen | None) -> None:
         if name != step.branch and _canmount_set_aside(local[name]):
             zfs.set_properties(_canmount_set_aside(local[name]), [name])
     to_mount = [place.name for place in step.places if place.mount]
-    if to_mount and reopen is not None:
-        reopen(places)
+    closed = reopen(places) if to_mount and reopen is not None else ()
     for name in to_mount:
-        zfs.mount(name)
+        if not any(f"{name}/".startswith(f"{root}/") for root in closed):
+            zfs.mount(name)
     if step.restored:
         for name in places:
             if KEPT_CANMOUNT in local[name]:

@@ -287,7 +287,7 @@ def _settle(
         canmount: str | None = None
         mount = False
         if made[name] is DatasetKind.FILESYSTEM and intent is not None:
-            canmount, mount = intent.canmount, intent.mounted and seen[old + suffix].key_loaded
+            canmount, mount = intent.canmount, intent.mounted
         elif made[name] is DatasetKind.FILESYSTEM and first.restores:
             canmount = _own(local, name, root + suffix).get(KEPT_CANMOUNT)
             mount = first.mounted and canmount in {"-", "on"}
