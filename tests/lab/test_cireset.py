@@ -75,7 +75,8 @@ def test_the_set_is_accepted_by_cloud_init_and_the_cd_is_read_by_the_kernel(node
         assert line in network
     for options in ("ro", "ro,norock"):  # Rock Ridge first, then Joliet
         node.run(
-            f"mkdir -p /tmp/cd && mount -o loop,{options} /{DATASET}/web/seed.iso /tmp/cd"
+            f"modprobe -a loop isofs && mkdir -p /tmp/cd &&"
+            f" mount -o loop,{options} /{DATASET}/web/seed.iso /tmp/cd"
             f" && diff -r /tmp/cd {FILES} && umount /tmp/cd"
         )
     assert node.run(f"blkid -o value -s LABEL /{DATASET}/web/seed.iso").stdout.strip() == "cidata"

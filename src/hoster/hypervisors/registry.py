@@ -36,5 +36,10 @@ def hypervisor(name: str | None, runner: Runner) -> Hypervisor:
             )
 
 
+def has_driver(name: str | None) -> bool:
+    """Whether :func:`hypervisor` gives one for that name, or else for this system."""
+    return (name or _of_this_system()) != "bhyve"
+
+
 def _of_this_system() -> str:
     return "bhyve" if sys.platform.startswith("freebsd") else "qemu"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hoster.errors import DatasetBusy, Refused
+from hoster.host.usage import bhyve_machines
 from hoster.model.plan import Outcome, Report, VmReport
 from hoster.model.storage import Dataset, DatasetKind, Marks, Mode, Role
 from hoster.model.vms import Vm
@@ -33,7 +34,7 @@ def demote(context: Context, name: str, *, dry_run: bool = False) -> Report:
             raise Refused(
                 f"{name} has no identity yet: it has never been replicated", hint=f"hoster vm adopt {name}"
             )
-        if running_now(context, vm) is not None:
+        if running_now(context, vm) is not None or name in bhyve_machines():
             raise Refused(f"{name} runs here", hint=f"hoster vm stop {name}")
         for user in users_of(vm):
             raise Refused(

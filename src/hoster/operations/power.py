@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from hoster.errors import Refused
 from hoster.host.usage import Opener, bhyve_machines, openers
+from hoster.hypervisors.registry import has_driver
 from hoster.model.storage import Role
 from hoster.model.vms import Vm
 from hoster.operations.context import Context
@@ -40,8 +41,11 @@ def running_now(context: Context, vm: Vm) -> Running | None:
     """The VM's process if it runs here by hoster's doing; None if it does not.
 
     OperationFailed where it cannot be told, which is to be taken as running. A process that is not hoster's
-    may still have its disks: :func:`users_of`.
+    may still have its disks: :func:`users_of`. Where hoster has no driver it starts none, and nothing of its
+    runs; what bhyve runs is seen in :func:`hoster.host.usage.bhyve_machines`.
     """
+    if not has_driver(context.settings.hypervisor) and context.driver is None:
+        return None
     return context.hypervisor.running(reference(context, vm.name))
 
 
@@ -149,4 +153,4 @@ def _standing(vm: Vm) -> str:
 
 def _elsewhere(vm: Vm) -> str:
     there = f"on {vm.parent}: hoster vm start {vm.name}; " if vm.parent else ""
-    return f"{there}if that node is gone for good, docs/tutorial.md has the steps that make this copy the VM"
+    return f"{there}if that node is dead, here: hoster change parent --vm {vm.name}"

@@ -15,6 +15,7 @@ from uuid import uuid4
 
 from msgspec import Struct
 
+from hoster.host.usage import bhyve_machines
 from hoster.model.plan import Ground, Outcome, Refusal, Report, VmReport
 from hoster.model.storage import Epoch, Marks, Role
 from hoster.model.vms import Vm
@@ -60,7 +61,8 @@ def take_over(context: Context, request: TakeoverRequest, ask_for_key: AskForKey
         plan = plan_takeover(vm.name, vm.everything, context.hostname, witnesses, request.handed_over)
         if isinstance(plan, Refusal):
             return _refused(plan)
-        if running_now(context, vm) is not None and not vm.is_primary:
+        runs = running_now(context, vm) is not None or vm.name in bhyve_machines()
+        if runs and not vm.is_primary:
             return _refused(
                 Refusal(
                     vm.name,

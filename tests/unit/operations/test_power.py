@@ -313,13 +313,17 @@ def test_a_vm_of_which_it_cannot_be_told_whether_it_runs_is_listed_as_such(node:
     assert "does not answer" in listed.trouble
 
 
-def test_vms_are_listed_where_hoster_has_no_driver(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_hoster_has_no_driver_nothing_of_its_runs_and_vms_are_listed(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Going back, taking over and demoting look at what bhyve runs, beside."""
     monkeypatch.setattr("sys.platform", "freebsd14")
     node.vm("web")
     bare = replace(node.context, driver=None)
     assert [item.state for item in list_machines(bare).vms] == [State.STOPPED]
+    assert running_now(bare, look_around(bare).named("web")) is None
     with pytest.raises(ConfigurationError, match="no driver for bhyve"):
-        running_now(bare, look_around(bare).named("web"))
+        start_vm(bare, look_around(bare).named("web"))
 
 
 def test_a_dry_run_of_a_deployment_shows_what_would_be_made(node: Node) -> None:
