@@ -214,7 +214,10 @@ def test_a_fault_kills_the_caller_before_or_after_the_chosen_start(
 def test_a_fault_cuts_the_power_at_the_chosen_start(nodes: list[Node]) -> None:
     node = nodes[1]
     node.audit.arm("after", 2)
-    node.run("zfs create tank/1; zfs create tank/2; zpool sync; zfs create tank/3", check=False)
+    # The connection ends when the node is up again and knows nothing of it.
+    node.run(
+        "zfs create tank/1; zfs create tank/2; zpool sync; zfs create tank/3", check=False, timeout_s=180
+    )
     node.await_boot()
     assert "tank/3" not in node.run("zfs list -H -o name").stdout
 

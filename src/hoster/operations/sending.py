@@ -105,8 +105,11 @@ def _part_ways(context: Context, target: ZfsStore, jobs: Sequence[Job]) -> None:
         for passage in job.passages:
             passage.replica = seen.get(passage.target)
         demoted = job.passages[0].part.replica is not None and job.passages[0].part.replica.marks.demoted
-        why = f"{target.node} gave way: what it wrote alone" if demoted else "it was rolled back here: what"
-        job.notes.append(f"{why} is newer there, {newer} version(s), is kept in {branch}")
+        if demoted:
+            job.notes.append(f"{target.node} gave way: what it wrote alone is kept there in {branch}")
+        else:
+            rest = f"{newer} newer version(s) on {target.node} are kept in {branch}"
+            job.notes.append(f"it was rolled back here: {rest}")
 
 
 def _take(context: Context, jobs: Sequence[Job]) -> None:
