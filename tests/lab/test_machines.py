@@ -156,6 +156,8 @@ def test_a_deaf_guest_on_a_volume_is_waited_for_and_what_it_wrote_is_in_a_snapsh
     assert "vm stop db --force" in failed
     assert status(node, "db") == "🟢🔁"
     hoster(node, "vm stop-all --force")
+    assert status(node, "db") == "🟡🔁", "those who write to its other volumes"
+    node.run("pkill -f 'f[.]write'; while pgrep -f 'f[.]write'; do sleep 0.1; done")
     assert status(node, "db") == "🔴🔁"
 
 
