@@ -27,11 +27,11 @@ def serve(context: Context, host: str, port: int, ready: Callable[[], None]) -> 
         return (*measured.of_runs, *measured.of_node)
 
     registry = CollectorRegistry(auto_describe=False)
+    register(registry, samples)
     try:
         start_http_server(port, host, registry)
     except OSError as error:
         raise OperationFailed(f"{host}:{port}: cannot listen there: {error.strerror}") from error
-    register(registry, samples)
     ready()
     while True:
         threading.Event().wait()
