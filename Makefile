@@ -58,7 +58,7 @@ test-matrix: $(READY) host-tools
 
 sweep: $(READY) host-tools
 	HOSTER_SWEEP=every $(BIN)/pytest -s tests/lab/test_interruption.py tests/lab/test_power_cuts.py \
-	    tests/lab/test_parting.py tests/lab/test_rollback.py tests/lab/test_names.py -k "killed or ten_thousand"
+	    tests/lab/test_parting.py tests/lab/test_rollback.py tests/lab/test_names.py -k "killed or ten_thousand or full_target_pool"
 
 faults: $(READY)
 	$(BIN)/python -m tests.campaign --runs 5000 --seed 1

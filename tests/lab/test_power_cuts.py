@@ -182,6 +182,7 @@ def test_a_full_source_fails_alone_and_room_is_enough_to_go_on(pair: Lab) -> Non
         source.run("rm -f /root/small.img")
 
 
+@pytest.mark.skipif(not EVERY, reason="fills a whole pool, which takes long: in `make sweep`")
 def test_a_full_target_pool_fails_and_room_is_enough_to_go_on(pair: Lab) -> None:
     source, target = pair.node1, pair.node2
     target.run(
