@@ -10,6 +10,7 @@ import click
 
 from hoster.cli.messages import CHANGED, say
 from hoster.cli.options import ENDPOINT, dry_run_option, json_option, vm_argument
+from hoster.cli.parent import ID_OPTION
 from hoster.cli.progress import observer_for
 from hoster.cli.render import finish
 from hoster.cli.replicate import replication_options, request_of
@@ -21,9 +22,10 @@ from hoster.operations.context import wire
 
 @click.command()
 @vm_argument
+@ID_OPTION
 @dry_run_option
 @json_option
-def demote(name: str, dry_run: bool, as_json: bool) -> None:
+def demote(name: str, identity: str | None, dry_run: bool, as_json: bool) -> None:
     """Make this node's copy of a VM a replica: it gives way to the node that runs it now.
 
     Nothing is lost: what this copy wrote alone is set aside as a branch by the next replication from there.
@@ -32,7 +34,7 @@ def demote(name: str, dry_run: bool, as_json: bool) -> None:
     """
     from hoster.operations.demotion import demote as give_way
 
-    finish(give_way(wire(), name, dry_run=dry_run), as_json=as_json)
+    finish(give_way(wire(), name, dry_run=dry_run, identity=identity), as_json=as_json)
 
 
 @click.command()

@@ -12,12 +12,18 @@ from hoster.cli.messages import WARNING, say
 from hoster.cli.options import complete_vm_name, dry_run_option, json_option, vm_argument
 from hoster.cli.render import finish
 from hoster.operations.context import wire
+from hoster.operations.takeover import TakeoverRequest, take_over
 
 if TYPE_CHECKING:
     from hoster.model.storage import Epoch
 
 _ACCEPT = click.option(
     "--accept-loss", is_flag=True, help="Go ahead although there is evidence that something may be lost."
+)
+
+
+ID_OPTION = click.option(
+    "--id", "identity", metavar="ID", help="Only if this is the VM's identity: another may have its name."
 )
 
 
@@ -37,10 +43,16 @@ def set_() -> None:
 @click.option(
     "--handed-over", metavar="EPOCH", help="Of the primary that gives it up; `vm migrate` says so itself."
 )
+@ID_OPTION
 @dry_run_option
 @json_option
 def change_parent(
-    name: str, accept_loss: bool, handed_over: str | None, dry_run: bool, as_json: bool
+    name: str,
+    accept_loss: bool,
+    handed_over: str | None,
+    identity: str | None,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Make this node the parent of a VM: its replica here takes over, and can be started.
 
@@ -51,7 +63,8 @@ def change_parent(
 
     Exit codes: 0 this node is the VM's parent, 2 usage, 3 failed, 10 refused, 11 somebody is at work on it.
     """
-    _take_over(name, accept_loss=accept_loss, handed_over=handed_over, dry_run=dry_run, as_json=as_json)
+    request = TakeoverRequest(name, _epoch(handed_over), accept_loss, dry_run, identity)
+    finish(take_over(wire(), request, ask_for_key, confirm), as_json=as_json)
 
 
 @set_.command(name="parent")
@@ -73,15 +86,7 @@ def set_parent(name: str, new_parent: str | None, accept_loss: bool, dry_run: bo
             f"{new_parent} is not this node: on {new_parent}, hoster change parent --vm {name}; or from here,"
             f" hoster vm migrate {name} --endpoint {new_parent}"
         )
-    _take_over(name, accept_loss=accept_loss, handed_over=None, dry_run=dry_run, as_json=as_json)
-
-
-def _take_over(
-    name: str, *, accept_loss: bool, handed_over: str | None, dry_run: bool, as_json: bool
-) -> None:
-    from hoster.operations.takeover import TakeoverRequest, take_over
-
-    request = TakeoverRequest(name, _epoch(handed_over), accept_loss, dry_run)
+    request = TakeoverRequest(name, None, accept_loss, dry_run)
     finish(take_over(wire(), request, ask_for_key, confirm), as_json=as_json)
 
 

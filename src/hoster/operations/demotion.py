@@ -18,18 +18,23 @@ from hoster.operations.history import hold_history
 from hoster.operations.identity import properties_of
 from hoster.operations.inventory import look_around
 from hoster.operations.power import hold_power, running_now, users_of
+from hoster.operations.takeover import another_vm
 from hoster.operations.witnesses import ask
 from hoster.planning.succession import Witness
 
 
-def demote(context: Context, name: str, *, dry_run: bool = False) -> Report:
+def demote(context: Context, name: str, *, dry_run: bool = False, identity: str | None = None) -> Report:
     """Makes the VM's copy here a replica, or finishes what an earlier call has begun.
 
-    Refused while it runs or its disks are in use; DatasetBusy where somebody stands in its folder.
+    ``identity`` is the VM that is meant, if another one has its name here. Refused then, and while it runs or
+    its disks are in use; DatasetBusy where somebody stands in its folder.
     """
     holder = f"hoster, which makes {name} a replica"
     with hold_power(context, name), hold_history(context, name, holder):
         vm = look_around(context).named(name)
+        if identity not in {None, vm.dataset.marks.vm_id}:
+            refusal = another_vm(vm, identity)
+            raise Refused(refusal.evidence, hint=refusal.remedy)
         if vm.dataset.marks.vm_id is None:
             raise Refused(
                 f"{name} has no identity yet: it has never been replicated", hint=f"hoster vm adopt {name}"
@@ -43,7 +48,7 @@ def demote(context: Context, name: str, *, dry_run: bool = False) -> Report:
             )
         if vm.role is Role.REPLICA and _is_settled(vm):
             return _report(name, Outcome.UNCHANGED, ["it is a replica already"], dry_run)
-        witnesses, _ = ask(context, vm.dataset.marks.sites)
+        witnesses, _ = ask(context, vm.dataset.marks)
         notes = _where_it_runs(vm, witnesses)
         if dry_run:
             return _report(name, Outcome.PLANNED, notes, dry_run)

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from hoster.errors import HosterError, OperationFailed, Refused
 from hoster.model.plan import Outcome, Report
-from hoster.model.storage import Epoch, Role
+from hoster.model.storage import Role
 from hoster.model.vms import Vm
 from hoster.operations.context import Context
 from hoster.operations.demotion import demote
@@ -55,7 +55,7 @@ def failback(context: Context, request: ReplicationRequest, observer: Observer, 
         there = connection()
         _refuse_later_promotion(vm, there, request)
         if not request.dry_run and _is_to_give_way(there, _target(vm, request)):
-            for note in run_there(context, there, ("vm", "demote", vm.name, "--json")):
+            for note in run_there(context, there, ("vm", "demote", vm.name, "--id", _id(vm), "--json")):
                 say(f"{there.node}: {vm.name}: {note}")
     return replicate(context, request, observer)
 
@@ -92,14 +92,15 @@ def migrate(context: Context, migration: Migration, observer: Observer, say: Say
 
 def _promote_there(context: Context, migration: Migration, vm: Vm) -> tuple[str, ...]:
     request = migration.request
-    words = ("change", "parent", "--vm", vm.name, "--handed-over", str(vm.dataset.marks.epoch), "--json")
+    epoch = str(vm.dataset.marks.epoch)
+    words = ("change", "parent", "--vm", vm.name, "--id", _id(vm), "--handed-over", epoch, "--json")
     with context.reach(request.ssh) as connection:
         there = connection()
         try:
             return run_there(context, there, words)
         except OperationFailed:
             # It may have been done all the same: what counts is what is there.
-            if _promoted(there, _target(vm, request), vm.dataset.marks.epoch):
+            if _promoted(there, _target(vm, request), vm):
                 return ("promoted, though its answer was lost",)
             raise
 
@@ -167,6 +168,11 @@ def _own(context: Context, name: str) -> Vm:
 
 def _refuse_later_promotion(vm: Vm, there: ZfsStore, request: ReplicationRequest) -> None:
     seen = there.look_at([_target(vm, request)]).get(_target(vm, request))
+    if seen is not None and seen.marks.vm_id != vm.dataset.marks.vm_id:
+        raise Refused(
+            f"{seen.name} on {there.node} is another VM: its hoster:id is {seen.marks.vm_id or 'not set'}",
+            hint="--target-dataset DATASET, if this VM's copy lies elsewhere there",
+        )
     if seen is None or seen.marks.role is not Role.PRIMARY:
         return
     if standing(vm.dataset.marks.epoch, seen.marks.epoch) is not Standing.CURRENT:
@@ -177,13 +183,21 @@ def _refuse_later_promotion(vm: Vm, there: ZfsStore, request: ReplicationRequest
         )
 
 
-def _promoted(there: ZfsStore, dataset: str, epoch: Epoch | None) -> bool:
+def _promoted(there: ZfsStore, dataset: str, vm: Vm) -> bool:
     seen = there.look_at([dataset]).get(dataset)
     return (
         seen is not None
+        and seen.marks.vm_id == vm.dataset.marks.vm_id
         and seen.marks.role is Role.PRIMARY
-        and standing(epoch, seen.marks.epoch) is Standing.SUPERSEDED
+        and standing(vm.dataset.marks.epoch, seen.marks.epoch) is Standing.SUPERSEDED
     )
+
+
+def _id(vm: Vm) -> str:
+    """The VM's identity, by which the other node knows that the same VM is meant."""
+    if vm.dataset.marks.vm_id is None:
+        raise Refused(f"{vm.name} has no identity yet", hint=f"hoster vm adopt {vm.name}")
+    return vm.dataset.marks.vm_id
 
 
 def _target(vm: Vm, request: ReplicationRequest) -> str:

@@ -32,10 +32,7 @@ def refuse_if_taken_over(context: Context, vm: Vm, asking: Asking) -> None:
     Refused where another copy was promoted after this one, which is marked superseded then, or beside it; and
     where none of them can be reached, unless ``asking`` allows it.
     """
-    sites = vm.dataset.marks.sites
-    if not sites:
-        return
-    witnesses, silent = ask(context, sites)
+    witnesses, silent = ask(context, vm.dataset.marks)
     mine = vm.dataset.marks.epoch
     for witness in witnesses:
         match standing(mine, witness.epoch):

@@ -37,12 +37,14 @@ Confirm = Callable[[Sequence[str]], bool]
 
 class TakeoverRequest(Struct, frozen=True):
     """Which VM takes over here, and how. ``accept_loss``: evidence of loss is shown and does not stop it;
-    ``handed_over``: the epoch of the primary that gives it up to this copy."""
+    ``handed_over``: the epoch of the primary that gives it up to this copy; ``identity``: the VM that is
+    meant, if another one has its name here."""
 
     vm: str
     handed_over: Epoch | None = None
     accept_loss: bool = False
     dry_run: bool = False
+    identity: str | None = None
 
 
 def take_over(context: Context, request: TakeoverRequest, ask_for_key: AskForKey, confirm: Confirm) -> Report:
@@ -54,7 +56,9 @@ def take_over(context: Context, request: TakeoverRequest, ask_for_key: AskForKey
     holder = f"hoster, which makes {request.vm} this node's own VM"
     with hold_power(context, request.vm), hold_history(context, request.vm, holder):
         vm = look_around(context, sync=True).named(request.vm)
-        witnesses, silent = ask(context, vm.dataset.marks.sites)
+        if request.identity not in {None, vm.dataset.marks.vm_id}:
+            return _refused(another_vm(vm, request.identity))
+        witnesses, silent = ask(context, vm.dataset.marks)
         notes = [f"{one.node} could not be asked: {one.reason}" for one in silent]
         if vm.is_primary and not _is_split(vm, witnesses):
             return _finish_only(context, vm, witnesses, request.dry_run)
@@ -161,6 +165,16 @@ def _age(context: Context, plan: Takeover) -> str:
     hours, minutes = divmod(seconds // 60, 60)
     age = f"{hours} h {minutes} min ago" if hours else f"{minutes} min {seconds % 60} s ago"
     return f"goes on from {_version(plan)}, taken {taken_at:%Y-%m-%d %H:%M:%S}, {age}"
+
+
+def another_vm(vm: Vm, meant: str | None) -> Refusal:
+    """What has the name here is not the VM that is meant."""
+    return Refusal(
+        vm.name,
+        Ground.FOREIGN_DATASET,
+        f"{vm.dataset.name} is another VM: its hoster:id is {vm.dataset.marks.vm_id}, meant is {meant}",
+        "the replica must lie in an active dataset of this node, under a name that no other VM has",
+    )
 
 
 def _refused(refusal: Refusal) -> Report:

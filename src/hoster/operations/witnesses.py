@@ -11,7 +11,7 @@ from msgspec import Struct
 from hoster.errors import HosterError
 from hoster.host.ssh import SshOptions
 from hoster.model.names import endpoint
-from hoster.model.storage import Site
+from hoster.model.storage import Marks, Site
 from hoster.operations.context import Context
 from hoster.planning.succession import Witness
 from hoster.zfs.store import ZfsStore
@@ -26,15 +26,16 @@ class Silent(Struct, frozen=True):
     reason: str
 
 
-def ask(context: Context, sites: Sequence[Site]) -> tuple[list[Witness], list[Silent]]:
-    """What the nodes of ``sites`` have of a VM, and those that could not be asked; all at once.
+def ask(context: Context, marks: Marks) -> tuple[list[Witness], list[Silent]]:
+    """What the nodes that ``marks`` name as sites have of the VM, and those that could not be asked; all at
+    once.
 
-    A site that turns out to be this very machine is left out.
+    A site that turns out to be this very machine is left out; what is another VM by its identity is no copy.
     """
-    if not sites:
+    if not marks.sites:
         return [], []
     with ThreadPoolExecutor(_AT_ONCE, "ask") as pool:
-        answers = list(pool.map(lambda site: _answer(context, site), sites))
+        answers = list(pool.map(lambda site: _answer(context, site, marks.vm_id), marks.sites))
     witnesses = [answer for answer in answers if isinstance(answer, Witness)]
     return witnesses, [answer for answer in answers if isinstance(answer, Silent)]
 
@@ -57,7 +58,7 @@ def tell(context: Context, sites: Sequence[Site], properties: Mapping[str, str])
     return problems
 
 
-def _answer(context: Context, site: Site) -> Witness | Silent | None:
+def _answer(context: Context, site: Site, vm_id: str | None) -> Witness | Silent | None:
     try:
         with context.reach(ssh_options(context, site)) as connection:
             there: ZfsStore = connection()
@@ -69,4 +70,6 @@ def _answer(context: Context, site: Site) -> Witness | Silent | None:
     except ValueError as error:
         return Silent(site.endpoint, str(error))
     root = seen.get(site.dataset)
-    return Witness(site.endpoint, () if root is None else (root, *seen.below(root.name)), site)
+    if root is None or vm_id is None or root.marks.vm_id != vm_id:
+        return Witness(site.endpoint, (), site)
+    return Witness(site.endpoint, (root, *seen.below(root.name)), site)

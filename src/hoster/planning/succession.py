@@ -106,10 +106,12 @@ def plan_takeover(
 ) -> Takeover | Refusal:
     """How the copy of the VM on this node takes over; ``datasets`` are the VM's own first.
 
-    ``handed_over`` is the epoch of a primary that has stopped its VM and gives it up to this copy. Refused
-    only where nothing whole has ever arrived.
+    ``handed_over`` is the epoch of a primary that has stopped its VM and gives it up to this copy. A copy
+    that was primary before is taken as it is, with all that it wrote; it never goes back. Refused only where
+    nothing whole has ever arrived.
     """
-    versions = complete_versions(datasets)
+    received = datasets[0].marks.role is Role.REPLICA and not datasets[0].marks.demoted
+    versions = complete_versions(datasets) if received else _as_they_are(datasets)
     if not versions:
         return Refusal(
             name,
@@ -119,11 +121,18 @@ def plan_takeover(
         )
     known = [datasets[0].marks.epoch, *(w.epoch for w in witnesses)]
     partial = tuple(dataset.name for dataset in datasets if dataset.partial is not None)
-    ahead = any(dataset.newest != version for dataset, version in versions)
+    ahead = received and any(dataset.newest != version for dataset, version in versions)
     evidence = [*_own_evidence(datasets, versions, partial, ahead)]
     for witness in witnesses:
         evidence += _testimony(datasets, witness, handed_over)
     return Takeover(next_epoch(known, hostname), versions, ahead, partial, tuple(evidence))
+
+
+def _as_they_are(datasets: Sequence[Dataset]) -> tuple[tuple[Dataset, Snapshot], ...]:
+    """The newest versions of a copy that ran here before: it goes on from its live data, which is newer."""
+    if datasets[0].newest is None:
+        return ()
+    return tuple((dataset, dataset.newest) for dataset in datasets if dataset.newest is not None)
 
 
 def _own_evidence(

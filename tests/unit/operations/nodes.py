@@ -163,16 +163,16 @@ class Nodes:
         (report,) = replicate(self.contexts[here], self.request(to), _Silent()).vms
         return report
 
-    def take_over(self, name: str, *, accept_loss: bool = False, key: str | None = None) -> VmReport:
-        request = TakeoverRequest("web", accept_loss=accept_loss)
-        return self._one(take_over(self.contexts[name], request, lambda _: key, lambda _: False))
+    def take_over(self, name: str, *, accept_loss: bool = False, identity: str | None = None) -> VmReport:
+        request = TakeoverRequest("web", accept_loss=accept_loss, identity=identity)
+        return self._one(take_over(self.contexts[name], request, lambda _: None, lambda _: False))
 
     def cireset(self, name: str) -> ResetReport:
         takeover = TakeoverRequest("web")
         return cireset(self.contexts[name], "web", Wishes(), takeover, lambda _: None, lambda _: False)
 
-    def demote(self, name: str) -> VmReport:
-        return self._one(demote(self.contexts[name], "web"))
+    def demote(self, name: str, identity: str | None = None) -> VmReport:
+        return self._one(demote(self.contexts[name], "web", identity=identity))
 
     def failback(self, here: str, to: str) -> VmReport:
         return self._one(failback(self.contexts[here], self.request(to), _Silent(), lambda _: None))
@@ -191,10 +191,10 @@ class Nodes:
         context = self.contexts[name]
         try:
             match words:
-                case ("vm", "demote", vm, "--json"):
-                    report = demote(context, vm)
-                case ("change", "parent", "--vm", vm, "--handed-over", epoch, "--json"):
-                    request = TakeoverRequest(vm, parse_epoch(epoch))
+                case ("vm", "demote", vm, "--id", identity, "--json"):
+                    report = demote(context, vm, identity=identity)
+                case ("change", "parent", "--vm", vm, "--id", identity, "--handed-over", epoch, "--json"):
+                    request = TakeoverRequest(vm, parse_epoch(epoch), identity=identity)
                     report = take_over(context, request, lambda _: None, lambda _: False)
                 case ("vm", "start", vm):
                     with hold_power(context, vm):

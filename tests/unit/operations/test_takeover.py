@@ -243,3 +243,60 @@ def test_a_cireset_of_a_replica_takes_over_first(nodes: Nodes) -> None:
     assert report.secrets is not None
     assert "it is this node's own VM now, epoch 2@b" in report.notes
     assert nodes.mark("b", "role") == "primary"
+
+
+def test_another_vm_of_that_name_elsewhere_is_no_copy_and_is_never_touched(nodes: Nodes) -> None:
+    """Where a node knows the name for something else, neither its epoch counts nor is it demoted."""
+    nodes.replicate("a", "b")
+    stranger = nodes.cluster.nodes["b"].dataset(WEB).properties
+    stranger.update({"hoster:id": "another", "hoster:role": "primary", "hoster:epoch": "9@b"})
+    assert nodes.primaries() == ["a", "b"], "each starts its own"
+    before = dict(stranger)
+    assert nodes.mark("a", "role") == "primary"
+    with pytest.raises(Refused, match="is another VM"):
+        nodes.failback("a", "b")
+    assert nodes.migrate("a", "b").ground is Ground.FOREIGN_DATASET
+    assert stranger == before
+
+
+def test_a_far_hoster_acts_on_the_vm_that_is_meant_or_not_at_all(nodes: Nodes) -> None:
+    """The replica may lie where that node looks for no VMs, and another one may have its name there."""
+    nodes.replicate("a", "b")
+    with pytest.raises(Refused, match="is another VM"):
+        nodes.demote("b", identity="another")
+    assert nodes.take_over("b", accept_loss=True, identity="another").ground is Ground.FOREIGN_DATASET
+    assert nodes.mark("b", "role") == "replica"
+
+
+def test_a_primary_that_is_promoted_again_stays_as_it_is(nodes: Nodes) -> None:
+    """A split is mended by a number alone: nothing of a machine that may run goes back or is given up."""
+    for target in ("b", "c", "b"):
+        nodes.replicate("a", target)
+    nodes.cut.update("abc")
+    nodes.take_over("b")
+    nodes.take_over("c")
+    nodes.cut.clear()
+    nodes.cluster.nodes["b"].snapshot([f"{WEB}@mine"], {})
+    nodes.write("b")
+    content = nodes.content("b"), nodes.content("b", DISK)
+    assert nodes.take_over("b", accept_loss=True).outcome is Outcome.DONE
+    assert nodes.mark("b", "epoch") == "3@b"
+    assert (nodes.content("b"), nodes.content("b", DISK)) == content
+    assert [name for name in nodes.cluster.nodes["b"].datasets if ".branch-" in name] == []
+
+
+@pytest.mark.parametrize("demoted", [True, False])
+def test_a_copy_that_was_primary_here_comes_back_with_all_that_it_wrote(nodes: Nodes, demoted: bool) -> None:
+    nodes.replicate("a", "b")
+    nodes.cut.add("a")
+    nodes.take_over("b")
+    nodes.cut.clear()
+    nodes.cluster.nodes["a"].snapshot([f"{WEB}@mine"], {})
+    nodes.write("a")
+    alone = nodes.content("a"), nodes.content("a", DISK)
+    assert nodes.replicate("a", "b").ground is Ground.SUPERSEDED
+    if demoted:
+        nodes.demote("a")
+    assert nodes.take_over("a", accept_loss=True).outcome is Outcome.DONE
+    assert (nodes.content("a"), nodes.content("a", DISK)) == alone
+    assert [name for name in nodes.cluster.nodes["a"].datasets if ".branch-" in name] == []

@@ -131,3 +131,16 @@ def test_a_primary_that_hands_over_is_no_evidence() -> None:
     assert taken(plan_takeover("web", mine, "node2", [theirs], FIRST)).evidence == ()
     other = taken(plan_takeover("web", mine, "node2", [theirs], Epoch(7, "node9")))
     assert other.evidence == ("node1 answers, and its copy may run (epoch 1@node1)",)
+
+
+@pytest.mark.parametrize(
+    "marks", [{"role": Role.PRIMARY}, {"role": Role.SUPERSEDED}, {"demoted": True}], ids=str
+)
+def test_a_copy_that_ran_here_before_never_goes_back(marks: dict[str, object]) -> None:
+    root, disk = replica("t/web", "r1! r2! mine ~7", **marks), replica("t/web/disk1", "r1! r2!", **marks)
+    empty = replica("t/web/new", "", **marks)
+    plan = taken(plan_takeover("web", [root, disk, empty], "node1", []))
+    assert not plan.set_aside
+    assert [snapshot.name[-5:] for _, snapshot in plan.versions] == ["mine", "02-00"]
+    nothing = plan_takeover("web", [replica("t/web", "", **marks)], "node1", [])
+    assert isinstance(nothing, Refusal)
