@@ -18,6 +18,7 @@ import contextlib
 import os
 import statistics
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,16 +73,16 @@ class Stock:
         return f"tank/from-{self.name}-{self.count}"
 
 
-class Way:
+class Way(ABC):
     """One way to bring node2 up to date with all VMs of a stock."""
 
     def __init__(self, name: str, stock: str) -> None:
         self.name = name
         self.stock = stock
 
+    @abstractmethod
     def run(self, lab: Lab, stock: Stock) -> Timing:
         """Replicates once. LabError if anything fails."""
-        raise NotImplementedError
 
 
 class Hoster(Way):

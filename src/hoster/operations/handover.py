@@ -130,13 +130,16 @@ def _after(context: Context, migration: Migration, ran: bool, last: Report, say:
 
 
 def _stays_here(context: Context, vm: Vm, ran: bool, error: HosterError) -> OperationFailed:
-    where = f"{vm.name} stays this node's VM"
-    if ran:
-        try:
-            start_held(context, vm)
-            where += " and runs here again"
-        except HosterError as failure:
-            where += f" and could not be started again: {failure.message}"
+    """The start asks the other node: if it was promoted after all, that is found out here."""
+    if not ran:
+        where = f"{vm.name} stays this node's VM, unless a start here says otherwise"
+        return OperationFailed(f"{error.message}; {where}", hint=error.hint)
+    try:
+        start_held(context, vm)
+    except HosterError as failure:
+        where = f"{vm.name} could not be started here again: {failure.message}"
+        return OperationFailed(f"{error.message}; {where}", hint=failure.hint or error.hint)
+    where = f"{vm.name} stays this node's VM and runs here again"
     return OperationFailed(f"{error.message}; {where}", hint=error.hint)
 
 

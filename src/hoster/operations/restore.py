@@ -6,7 +6,7 @@ Nothing on the other node is changed, and nothing here is overwritten. What was 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from uuid import uuid4
+from uuid import NAMESPACE_OID, uuid5
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -66,7 +66,7 @@ def restore(context: Context, request: RestoreRequest, observer: Observer, ask_f
         versions = _versions(copy, request.snapshot, there.node)
         root = copy[0]
         here = f"{context.datasets[0]}/{request.name}"
-        marks = _marks(request, root, there)
+        marks = _marks(context, request, root, versions[0][1], there)
         begun = _begun(context, request, here, marks)
         steps = _steps(versions, root.name, here, begun)
         notes = [f"{there.node} has it up to {versions[0][1].name}"]
@@ -74,8 +74,21 @@ def restore(context: Context, request: RestoreRequest, observer: Observer, ask_f
             sent = tuple(f"{s.through.full_name} into {s.target}" for s, _ in steps)
             return Report((VmReport(request.name, Outcome.PLANNED, sent=sent, notes=tuple(notes)),), True)
         received = _receive(context, there, request, marks, steps, observer)
+        _verify(context, versions, root.name, here)
     notes += _become_own(context, request.name, ask_for_key)
     return _report(request.name, steps, received, notes)
+
+
+def _verify(context: Context, versions: Sequence[tuple[Dataset, Snapshot]], root: str, here: str) -> None:
+    """What has arrived is what is listed here, by GUID; OperationFailed where anything is missing."""
+    seen = context.zfs.look_for([here])
+    for dataset, version in versions:
+        got = seen.get(here + dataset.name.removeprefix(root))
+        if got is None or got.snapshot_with(version.guid) is None:
+            raise OperationFailed(
+                f"{version.full_name} (guid {version.guid:016x}) is not here after it was sent",
+                hint="run it again",
+            )
 
 
 def _become_own(context: Context, name: str, ask_for_key: AskForKey) -> Sequence[str]:
@@ -120,13 +133,18 @@ def _versions(copy: Sequence[Dataset], wanted: str | None, node: str) -> tuple[t
     return tuple(found)
 
 
-def _marks(request: RestoreRequest, root: Dataset, there: ZfsStore) -> Marks:
+def _marks(
+    context: Context, request: RestoreRequest, root: Dataset, version: Snapshot, there: ZfsStore
+) -> Marks:
     """What the copy here is marked with from its first byte on: a replica, whatever becomes of it later."""
     site = Site(there.node, root.name, request.source.port)
     if request.called is None:
         others = tuple(s for s in root.marks.sites if s != site)
         return replace(root.marks, role=Role.REPLICA, demoted=False, swap=None, sites=(site, *others))
-    return Marks(str(uuid4()), Role.REPLICA, Epoch(1, there.node), there.node, production=False)
+    # The same call again finds by it what it has begun; anybody else's is another.
+    whole = f"{context.hostname}/{root.marks.vm_id or root.guid}/{request.called}/{version.guid}"
+    identity = str(uuid5(NAMESPACE_OID, whole))
+    return Marks(identity, Role.REPLICA, Epoch(1, there.node), there.node, production=False)
 
 
 def _begun(context: Context, request: RestoreRequest, here: str, marks: Marks) -> dict[str, Dataset]:
@@ -135,8 +153,7 @@ def _begun(context: Context, request: RestoreRequest, here: str, marks: Marks) -
     root = seen.get(here)
     if root is None:
         return {}
-    same = root.marks.role is Role.REPLICA and (request.called is not None or root.marks.vm_id == marks.vm_id)
-    if not same:
+    if root.marks.role is not Role.REPLICA or root.marks.vm_id != marks.vm_id:
         raise Refused(
             f"{here} exists already",
             hint=f"hoster vm restore {request.vm} --from NODE --as ANOTHER",

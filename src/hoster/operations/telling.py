@@ -77,10 +77,16 @@ def superseded(
     if refusal.ground is not Ground.SUPERSEDED or not vm.is_primary or dry_run:
         return ()
     parent = there[0].marks.parent or ""
-    mark_superseded(context, vm, parent)
-    notes = [f"the copy here is marked superseded: {parent or 'another node'} runs {vm.name} now"]
-    if running_now(context, vm) is not None:
-        notes.append(f"AND IT STILL RUNS HERE: hoster vm stop {vm.name}")
+    try:
+        mark_superseded(context, vm, parent)
+        notes = [f"the copy here is marked superseded: {parent or 'another node'} runs {vm.name} now"]
+        if running_now(context, vm) is not None:
+            notes.append(f"AND IT STILL RUNS HERE: hoster vm stop {vm.name}")
+    except HosterError as error:
+        # The others of the batch are not to suffer from it; the next contact tries again.
+        notes = [
+            f"the copy here could not be marked superseded, or it cannot be told whether it runs: {error}"
+        ]
     return tuple(notes)
 
 

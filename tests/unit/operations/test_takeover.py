@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -300,3 +301,70 @@ def test_a_copy_that_was_primary_here_comes_back_with_all_that_it_wrote(nodes: N
     assert nodes.take_over("a", accept_loss=True).outcome is Outcome.DONE
     assert (nodes.content("a"), nodes.content("a", DISK)) == alone
     assert [name for name in nodes.cluster.nodes["a"].datasets if ".branch-" in name] == []
+
+
+def test_a_copy_that_cannot_be_marked_is_refused_all_the_same_and_the_batch_goes_on(nodes: Nodes) -> None:
+    nodes.replicate("a", "b")
+    nodes.cut.add("a")
+    nodes.take_over("b")
+    nodes.cut.clear()
+    nodes.cluster.refused = frozenset({"hoster:role=superseded"})
+    report = nodes.replicate("a", "b")
+    assert report.ground is Ground.SUPERSEDED
+    assert "could not be marked superseded" in report.notes[0]
+    nodes.cluster.refused = frozenset()
+    assert "is marked superseded" in nodes.replicate("a", "b").notes[0]
+
+
+def test_a_lost_vm_is_brought_back_and_a_copy_of_it_beside(nodes: Nodes) -> None:
+    nodes.replicate("a", "b")
+    content = nodes.content("a")
+    lost = nodes.cluster.nodes["a"].datasets
+    for name in (DISK, WEB):
+        del lost[name]
+    report = nodes.restore("a", "b")
+    assert report.outcome is Outcome.DONE
+    assert (nodes.mark("a", "role"), nodes.mark("a", "epoch")) == ("primary", "2@a")
+    assert nodes.content("a") == content
+    with pytest.raises(Refused, match="exists already"):
+        nodes.restore("a", "b")
+    (nodes.folder / "a" / "web2").mkdir()
+    (nodes.folder / "a" / "web2" / "vm_config.json").write_text("{}")
+    assert nodes.restore("a", "b", called="web2").outcome is Outcome.DONE
+    assert nodes.content("a", "tank/vm/web2") == content
+    with pytest.raises(Refused, match="exists already"):
+        nodes.restore("a", "b", called="web2")
+
+
+@pytest.mark.parametrize("called", [None, "web2"])
+def test_a_restore_killed_anywhere_goes_on_with_the_same_command(tmp_path: Path, called: str | None) -> None:
+    last, at = False, 0
+    while not last:
+        nodes = Nodes(tmp_path / str(at))
+        nodes.replicate("a", "b")
+        content = nodes.content("a")
+        (nodes.folder / "c" / "web2").mkdir()
+        (nodes.folder / "c" / "web2" / "vm_config.json").write_text("{}")
+        nodes.cut.add("a")
+        nodes.cluster.begin(Fault(Accident.KILLED_AFTER, at))
+        try:
+            nodes.restore("c", "b", called)
+        except Killed:
+            pass
+        else:
+            last = True
+        nodes.cluster.begin()
+        with suppress(Refused):  # it exists already: the first one had come to its end
+            nodes.restore("c", "b", called)
+        assert nodes.content("c", f"tank/vm/{called or 'web'}") == content, at
+        at += 1
+    assert at > 4
+
+
+def test_of_somebody_elses_replica_no_restore_makes_a_vm(nodes: Nodes) -> None:
+    """It has the name that was asked for, and shares versions; it is another's all the same."""
+    nodes.replicate("a", "b")
+    nodes.replicate("a", "c")
+    with pytest.raises(Refused, match="exists already"):
+        nodes.restore("c", "b", called="web")
+    assert nodes.mark("c", "role") == "replica"
