@@ -9,7 +9,15 @@ from typing import Any
 import click
 
 from hoster.cli.messages import CHANGED, say
-from hoster.cli.options import ENDPOINT, dry_run_option, json_option, vm_argument
+from hoster.cli.options import (
+    DATASET,
+    ENDPOINT,
+    NEW_VM_NAME,
+    SNAPSHOT_NAME,
+    dry_run_option,
+    json_option,
+    vm_argument,
+)
 from hoster.cli.parent import ID_OPTION
 from hoster.cli.progress import observer_for
 from hoster.cli.render import finish
@@ -109,9 +117,18 @@ def _teller(as_json: bool) -> Callable[[str], None]:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="ssh key file; otherwise your ssh configuration and agent.",
 )
-@click.option("--from-dataset", metavar="DATASET", help="Its dataset there; otherwise the path it has here.")
-@click.option("--snapshot", metavar="SNAPSHOT", help="The version to end at; otherwise the newest.")
-@click.option("--as", "called", metavar="NEWNAME", help="Bring it as a VM of its own, by this name.")
+@click.option(
+    "--from-dataset",
+    type=DATASET,
+    metavar="DATASET",
+    help="Its dataset there; otherwise the path it has here.",
+)
+@click.option(
+    "--snapshot", type=SNAPSHOT_NAME, metavar="SNAPSHOT", help="The version to end at; otherwise the newest."
+)
+@click.option(
+    "--as", "called", type=NEW_VM_NAME, metavar="NEWNAME", help="Bring it as a VM of its own, by this name."
+)
 @click.option(
     "--speed-limit", type=click.FloatRange(min=0, min_open=True), metavar="MIB", help="MiB per second."
 )

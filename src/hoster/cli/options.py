@@ -17,6 +17,7 @@ from hoster.model.names import (
     job_name,
     shown,
     snapshot_type,
+    vm_name,
 )
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -81,6 +82,7 @@ SNAPSHOT_TYPE = _SnapshotTypeParam("TYPE", snapshot_type)
 ENDPOINT = _Text("HOST", endpoint)
 VM_NAME = _Text("NAME", existing_vm_name)
 VM_NAMES = _Text("NAME,NAME…", parse_names)
+NEW_VM_NAME = _Text("NAME", lambda text: vm_name(existing_vm_name(text)))
 SNAPSHOT_NAME = _Text("SNAPSHOT", existing_snapshot_name)
 DATASET = _Text("DATASET", dataset_name)
 JOB_NAME = _Text("NAME", job_name)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hoster.cli.messages import WARNING, say
-from hoster.cli.options import complete_vm_name, dry_run_option, json_option, vm_argument
+from hoster.cli.options import VM_NAME, complete_vm_name, dry_run_option, json_option, vm_argument
 from hoster.cli.render import finish
 from hoster.operations.context import wire
 from hoster.operations.takeover import TakeoverRequest, take_over
@@ -38,7 +38,15 @@ def set_() -> None:
 
 
 @change.command(name="parent")
-@click.option("--vm", "name", required=True, metavar="NAME", shell_complete=complete_vm_name, help="The VM.")
+@click.option(
+    "--vm",
+    "name",
+    type=VM_NAME,
+    required=True,
+    metavar="NAME",
+    shell_complete=complete_vm_name,
+    help="The VM.",
+)
 @_ACCEPT
 @click.option(
     "--handed-over", metavar="EPOCH", help="Of the primary that gives it up; `vm migrate` says so itself."
