@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import click
 
+from hoster.cli.asking import ask_for_key
 from hoster.cli.options import (
     VM_NAME,
     complete_vm_name,
@@ -14,7 +15,6 @@ from hoster.cli.options import (
     power_options,
     unix_option,
 )
-from hoster.cli.parent import ask_for_key
 from hoster.cli.render import finish, human_size, print_json, print_table
 from hoster.operations.branches import destroy_branch, expire_branches, list_branches, restore_branch
 from hoster.operations.context import wire

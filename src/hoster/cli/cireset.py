@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
+from hoster.cli.asking import ask_for_key, confirm
 from hoster.cli.messages import CHANGED, INFO, WARNING, say
 from hoster.cli.options import json_option, vm_argument
-from hoster.cli.parent import ask_for_key, confirm
 from hoster.cli.render import print_json
 from hoster.operations.cireset import ResetReport
 from hoster.operations.cireset import cireset as reset_vm

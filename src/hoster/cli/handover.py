@@ -151,7 +151,7 @@ def restore(
 
     Exit codes: 0 it is here, 2 usage, 3 failed, 10 something of that name is here already, 12 unreachable.
     """
-    from hoster.cli.parent import ask_for_key
+    from hoster.cli.asking import ask_for_key
     from hoster.operations.restore import RestoreRequest
     from hoster.operations.restore import restore as bring_back
 

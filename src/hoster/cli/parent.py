@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
-from hoster.cli.messages import WARNING, say
+from hoster.cli.asking import ask_for_key, confirm
 from hoster.cli.options import VM_NAME, complete_vm_name, dry_run_option, json_option, vm_argument
 from hoster.cli.render import finish
 from hoster.operations.context import wire
@@ -107,20 +105,3 @@ def _epoch(text: str | None) -> Epoch | None:
     if epoch is None:
         raise click.BadParameter(f"{text!r}: expected an epoch such as 1@node1", param_hint="--handed-over")
     return epoch
-
-
-def ask_for_key(dataset: str) -> str | None:
-    """Asks for a passphrase on the terminal; None where there is none."""
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        return None
-    answer: str = click.prompt(f"Passphrase of {dataset}", hide_input=True, err=True)
-    return answer
-
-
-def confirm(evidence: Sequence[str]) -> bool:
-    """Shows what speaks against it and asks; no where nobody is there to answer."""
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        return False
-    for line in evidence:
-        say(WARNING, line, err=True)
-    return click.confirm("Something may be lost. Go ahead?", err=True)

@@ -175,7 +175,7 @@ def rollback(
     Exit codes: 0 done, 2 usage, 3 there is no such VM or snapshot, or it failed, 10 refused, 11 the VM is
     being replicated, started or stopped.
     """
-    from hoster.cli.parent import ask_for_key
+    from hoster.cli.asking import ask_for_key
     from hoster.operations.going_back import Power
     from hoster.operations.rollback import RollbackRequest, roll_back
 
