@@ -38,8 +38,8 @@ def command(node: ModelNode, argv: Sequence[str], stdin: str = "", shuffle: Rand
     """Runs one command that is no end of a stream. ``shuffle`` orders what ``zfs get`` prints."""
     try:
         match tuple(argv):
-            case ("zpool", "sync", *pools):
-                return _sync(node, pools)
+            case ("zpool", *words):
+                return _zpool(node, words)
             case words if words in _ALWAYS:
                 return 0, _ALWAYS[words], ""
             case ("zfs", "program", "-j", pool, "-", *words):
@@ -108,9 +108,28 @@ def received(node: ModelNode, argv: Sequence[str], stream: Stream | None, cut: C
         return error.status, "", f"{error.said}\n"
 
 
+def _zpool(node: ModelNode, words: Sequence[str]) -> Said:
+    match words:
+        case ["sync", *pools]:
+            return _sync(node, pools)
+        case ["list", "-Hp", "-o", _, *pools]:
+            return _pools(node, pools)
+        case ["status", *pools]:
+            return 0, "".join(f"  pool: {pool}\n state: ONLINE\n" for pool in pools), ""
+        case _:
+            raise UnknownCommand(" ".join(("zpool", *words)))
+
+
 def _sync(node: ModelNode, pools: Sequence[str]) -> Said:
     missing = [pool for pool in pools if pool not in node.pools]
     return int(bool(missing)), "", "".join(f"cannot open '{pool}': no such pool\n" for pool in missing)
+
+
+def _pools(node: ModelNode, pools: Sequence[str]) -> Said:
+    """Pools of the model are half full, and never change in that."""
+    missing, _, errors = _sync(node, pools)
+    lines = (f"{pool}\t1000\t500\t500\t7\t50\t1.00\tONLINE\n" for pool in pools if pool in node.pools)
+    return missing, "".join(lines), errors
 
 
 def _question(words: Sequence[str], *, get: bool) -> Question:
@@ -247,6 +266,15 @@ def _load_key(node: ModelNode, words: Sequence[str]) -> None:
 
 def _unload_key(node: ModelNode, words: Sequence[str]) -> None:
     dataset = node.dataset(words[-1])
+    if dataset.key_root is None:
+        raise Failed(f"Key unload error: '{dataset.name}' is not encrypted.", 255)
+    if dataset.key_root is not dataset:
+        root = dataset.key_root.name
+        raise Failed(
+            f"Key unload error: Keys must be unloaded for encryption root of '{dataset.name}' ({root}).", 255
+        )
+    if not dataset.key_loaded:
+        raise Failed(f"Key unload error: Key already unloaded for '{dataset.name}'.", 255)
     if any(one.mounted for one in node.datasets.values() if one.key_root is dataset):
         raise Failed(f"Key unload error: '{dataset.name}' is busy.", 255)
     dataset.key_loaded = False

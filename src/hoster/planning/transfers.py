@@ -7,11 +7,19 @@ receive: a target on which a stream cannot simply continue is somebody else's de
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from msgspec import Struct
 
 from hoster.model.anchors import TargetKey, anchors_of, superseded_anchors
 from hoster.model.plan import Anchor, Send
 from hoster.model.storage import Bookmark, Dataset, Mode, ResumeToken, Snapshot, Version
+
+STREAM_VERSIONS = 250
+"""How many versions one stream brings at most. ``zfs receive`` needs two transaction groups or more for each,
+however little is in it (624 bytes where nothing was written, seen on OpenZFS 2.3.9), and the pipes and ssh on
+the way hold some MiB: the last byte of thousands would have been sent many minutes before the last of them is
+there, and nothing could tell such a receive from one that hangs."""
 
 
 class Leg(Struct, frozen=True):
@@ -156,6 +164,8 @@ def plan_sends(leg: Leg) -> tuple[Send, ...]:
         base #b,           source c d e   ->  -i #b c,  -I c..e
         base None,         source a b c   ->  full a,   -I a..c
 
+    Of more than :data:`STREAM_VERSIONS` to come, each stream brings so many, and the last one the rest.
+
     ``-I`` also where nothing is known to lie in between: what was taken between the look and the newest
     snapshot travels along; with ``-i`` it would never reach the target, whose base is newer from then on.
     """
@@ -163,18 +173,26 @@ def plan_sends(leg: Leg) -> tuple[Send, ...]:
     chain = unsent(source, base)
     if not chain:
         return ()
-    first, newest = chain[0], chain[-1]
+    first = chain[0]
     if leg.partial is not None and leg.partial.to_guid is not None:
         first = source.snapshot_with(leg.partial.to_guid) or first
         opening = _send(leg, base, first, False, "the rest of a stream that broke off", leg.partial)
     elif isinstance(base, Snapshot):
-        return (_send(leg, base, newest, True, f"continues from {base.name}"),)
+        return _increments(leg, base, chain)
     else:
         reason = "the target has nothing of it yet" if base is None else "only the base's bookmark is left"
         opening = _send(leg, base, first, False, reason)
-    if first is newest:
-        return (opening,)
-    return (opening, _send(leg, first, newest, True, f"continues from {first.name}"))
+    return (opening, *_increments(leg, first, unsent(source, first)))
+
+
+def _increments(leg: Leg, base: Snapshot, chain: Sequence[Snapshot]) -> tuple[Send, ...]:
+    """The streams that bring all of ``chain``, the versions after ``base``, one stream after another."""
+    sends = []
+    for start in range(0, len(chain), STREAM_VERSIONS):
+        through = chain[start : start + STREAM_VERSIONS][-1]
+        sends.append(_send(leg, base, through, True, f"continues from {base.name}"))
+        base = through
+    return tuple(sends)
 
 
 def _send(

@@ -10,6 +10,7 @@ from hoster.model.names import SnapshotType
 from hoster.model.plan import Send
 from hoster.model.storage import Bookmark, Dataset, DatasetKind, Mode, ResumeToken, Snapshot, Version
 from hoster.planning.transfers import (
+    STREAM_VERSIONS,
     Leg,
     ahead_of_base,
     common_base,
@@ -125,6 +126,29 @@ def test_one_stream_from_a_snapshot_and_two_from_a_bookmark_or_from_nothing(
     here: str, base: str, streams: list[str]
 ) -> None:
     steps = plan_sends(Leg(source(here), version_of(source(here), base), "backup/web"))
+    assert [described(step) for step in steps] == streams
+
+
+MANY = [f"s{number:03}" for number in range(2 * STREAM_VERSIONS + 2)]
+"""A base, what two streams bring at most, and one more."""
+
+
+@pytest.mark.parametrize(
+    ("here", "base", "streams"),
+    [
+        (MANY[:251], "s000", ["-I s000 s250"]),
+        (MANY[:252], "s000", ["-I s000 s250", "-I s250 s251"]),
+        (MANY[:501], "s000", ["-I s000 s250", "-I s250 s500"]),
+        (MANY, "s000", ["-I s000 s250", "-I s250 s500", "-I s500 s501"]),
+        (MANY[:252], "-", ["full s000", "-I s000 s250", "-I s250 s251"]),
+        (["#s000", *MANY[1:253]], "#s000", ["-i #s000 s001", "-I s001 s251", "-I s251 s252"]),
+    ],
+)
+def test_a_great_many_versions_travel_in_several_streams(
+    here: list[str], base: str, streams: list[str]
+) -> None:
+    web = source(" ".join(here))
+    steps = plan_sends(Leg(web, version_of(web, base), "backup/web"))
     assert [described(step) for step in steps] == streams
 
 

@@ -262,6 +262,17 @@ def test_what_is_closed_cannot_be_written_to_nor_get_another_key(node: ModelNode
     assert "not encrypted" in zfs(node, "change-key tank/a")
 
 
+def test_only_a_loaded_key_of_an_encryption_root_can_be_unloaded(node: ModelNode) -> None:
+    zfs(node, "create -o encryption=on -o keyformat=raw tank/e")
+    zfs(node, "create tank/e/k")
+    assert "is busy" in zfs(node, "unload-key tank/e")
+    assert "for encryption root of 'tank/e/k' (tank/e)" in zfs(node, "unload-key tank/e/k")
+    assert "'tank/a' is not encrypted" in zfs(node, "unload-key tank/a")
+    for line in ("unmount tank/e/k", "unmount tank/e", "unload-key tank/e"):
+        assert zfs(node, line) == ""
+    assert "already unloaded for 'tank/e'" in zfs(node, "unload-key tank/e")
+
+
 def test_a_full_target_takes_nothing_and_with_s_keeps_a_part(node: ModelNode) -> None:
     zfs(node, "set quota=100000 tank/b")
     assert "space quota exceeded" in pipe(node, "tank/a@s1", "-u tank/b/r")
