@@ -15,8 +15,9 @@ from pathlib import Path
 
 from lab.errors import LabError
 from lab.machine import tool_environment
-from lab.mirror import Mirror, codename, machine_mirror
+from lab.mirror import codename, machine_mirror
 from lab.steps import Steps
+from lab.unpacked import move_into_place, unpack
 
 __all__ = ["emulator"]
 
@@ -57,42 +58,12 @@ def _fetch(kept: Path) -> None:
         steps = Steps(Path(work) / "log")
         steps.say("fetching a newer QEMU: this machine's own is slow")
         try:
-            _unpack(machine_mirror(), Path(work), root, steps)
+            unpack(machine_mirror(), f"{codename()}-backports", _PACKAGES, root, steps)
         except LabError as error:
             steps.say(f"no newer QEMU to be had, going on with the machine's own: {error}")
         if (_version(_command(root)) or 0) >= _NEW_ENOUGH:
             (root / "works").touch()
-        try:
-            root.rename(kept)
-        except OSError:
-            # Somebody else was quicker.
-            if not kept.exists():
-                raise
-
-
-def _unpack(mirror: Mirror, work: Path, root: Path, steps: Steps) -> None:
-    suite = f"{codename()}-backports"
-    (work / "sources.list").write_text("\n".join(mirror.sources((suite,))) + "\n")
-    for folder in ("lists/partial", "archives/partial", "packages"):
-        (work / folder).mkdir(parents=True)
-    settings = (
-        f'Dir::Etc::SourceList "{work}/sources.list"',
-        'Dir::Etc::SourceParts "/dev/null"',
-        f'Dir::State::Lists "{work}/lists"',
-        f'Dir::Cache "{work}"',
-        'Acquire::Languages "none"',
-        'APT::Sandbox::User "root"',
-        *mirror.options,
-    )
-    configuration = work / "apt.conf"
-    configuration.write_text("".join(f"{setting};\n" for setting in settings))
-    apt = ["env", f"APT_CONFIG={configuration}", "apt-get", "-q"]
-    steps.run([*apt, "update"])
-    steps.run([*apt, "download", *(f"{package}/{suite}" for package in _PACKAGES)], cwd=work / "packages")
-    for package in sorted((work / "packages").glob("*.deb")):
-        steps.run(["dpkg-deb", "-x", package, root])
-    for unused in ("usr/share/doc", "usr/share/man"):
-        shutil.rmtree(root / unused, ignore_errors=True)
+        move_into_place(root, kept)
 
 
 def _version(command: tuple[str, ...]) -> int | None:

@@ -35,7 +35,7 @@ def _answer(request: dict[str, Any], children: dict[str, subprocess.Popen[bytes]
     match request:
         case {"do": "run", "argv": argv, "input": text}:
             done = subprocess.run(argv, input=text, capture_output=True, text=True, check=False)
-            return {"status": done.returncode, "stderr": done.stderr}
+            return {"status": done.returncode, "stdout": done.stdout, "stderr": done.stderr}
         case {"do": "spawn", "name": name, "argv": argv, "log": log}:
             _end(children.pop(name, None))
             with Path(log).open("ab") as output:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -116,6 +117,19 @@ class Lab:
     def restore_links(self) -> None:
         """Make all links between the nodes whole again."""
         self.link.restore_all()
+
+    def run_beside(self, *argv: str) -> str:
+        """Run a short program of this machine in the control network, beside the nodes; its output."""
+        return self._run.run(*argv)
+
+    @contextmanager
+    def beside(self, name: str, argv: Sequence[str], log: Path) -> Iterator[None]:
+        """The same with one that goes on: it runs as long as the block, under a name of its own."""
+        self._run.spawn(name, argv, log)
+        try:
+            yield
+        finally:
+            self._run.kill(name)
 
     def on_all(self, act: Callable[[Node], object]) -> None:
         """Do something with every node, side by side; the first error is raised when all have ended."""

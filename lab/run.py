@@ -65,11 +65,12 @@ class Run:
         # Nodes are started side by side, by threads.
         self._turn = threading.Lock()
 
-    def run(self, *argv: str, text: str = "") -> None:
-        """Run a short command in the namespace. Raises LabError when it fails."""
+    def run(self, *argv: str, text: str = "") -> str:
+        """Run a short command in the namespace; its output. Raises LabError when it fails."""
         reply = self._ask({"do": "run", "argv": argv, "input": text})
         if reply["status"] != 0:
             raise LabError(f"{' '.join(argv)} failed in the lab's namespace: {reply['stderr'].strip()}")
+        return str(reply["stdout"])
 
     def spawn(self, name: str, argv: Sequence[str], log: Path) -> None:
         """Start a long process, called `name`, in the place of an earlier one of that name."""
