@@ -13,7 +13,9 @@
     │       └── TargetModified      the receiving dataset is not what the stream continues
     ├── Refused                10   hoster could, and must not: the evidence and the remedy are in it
     ├── Busy                   11   somebody else is at work on the same thing
-    └── Unreachable            12   the other node cannot be reached, or will not let us in
+    ├── Unreachable            12   the other node cannot be reached, or will not let us in
+    │   └── NoAnswer           12   it does not answer at all: it may well be switched off
+    └── Interrupted           130   somebody ended it in the middle, and how things stand is in the message
 
 Refusals of single VMs in a batch are values (:class:`hoster.model.plan.Refusal`), not exceptions;
 :class:`Refused` is for a command that has one subject.
@@ -110,3 +112,13 @@ class Unreachable(HosterError):
     """The other node cannot be reached or will not let us in."""
 
     exit_code = ExitCode.UNREACHABLE
+
+
+class NoAnswer(Unreachable):
+    """The other node does not answer, as one that is switched off."""
+
+
+class Interrupted(HosterError):
+    """Somebody ended it (Ctrl-C) where it matters how things stand now: the message says that."""
+
+    exit_code = ExitCode.INTERRUPTED

@@ -125,8 +125,8 @@ class Cluster:
 
     def _carry_out(self, node: SimulatedNode, command: tuple[str, ...], stdin: str) -> tuple[int, str, str]:
         match command:
-            case ("zpool", "sync", *_):
-                return 0, "", ""
+            case ("zpool", "sync" | "list" as verb, *words):
+                return 0, _pools(words[words.index("-o") + 2 :]) if verb == "list" else "", ""
             case ("zfs", "get", "-Hp", *rest):
                 names = list(rest[rest.index("-o") + 3 :])
                 if "-d" in rest:
@@ -159,6 +159,11 @@ class Cluster:
                 return 0, json.dumps({"return": dict(_answers(node, stdin, arguments))}), ""
             case _:
                 raise AssertionError(f"the simulation does not know this command: {command}")
+
+
+def _pools(names: Sequence[str]) -> str:
+    """Pools of the simulation are half full, and never change in that."""
+    return "".join(f"{name}\t1000\t500\t500\t7\t50\t1.00\tONLINE\n" for name in names)
 
 
 def _answers(node: SimulatedNode, lua: str, words: Sequence[str]) -> Iterator[tuple[str, str]]:

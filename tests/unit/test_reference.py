@@ -22,6 +22,7 @@ from msgspec.structs import fields
 from hoster.cli import snapshot as snapshot_commands
 from hoster.cli import vm as vm_commands
 from hoster.cli.main import hoster
+from hoster.config.schedules_file import ScheduleTable, TargetTable
 from hoster.config.settings import (
     DEFAULT_MARKER_DIR,
     DEFAULT_PLACES,
@@ -186,7 +187,14 @@ def test_every_user_property_is_explained() -> None:
 
 
 def test_every_key_of_the_settings_is_listed() -> None:
-    assert sorted(first_words("hoster.toml")) == sorted(keys(Document))
+    settings = set(keys(Document)) - {"schedules"}
+    assert sorted(first_words("hoster.toml")) == sorted(settings)
+    schedule = {*keys(ScheduleTable, "schedules.NAME."), *keys(TargetTable, "schedules.NAME.targets.TARGET.")}
+    keep = {key for key in schedule if ".keep." in key}
+    above = {"schedules.NAME.targets", *keep}
+    assert sorted(first_words("Schedules")) == sorted(
+        {*schedule, "schedules.NAME.targets.TARGET.keep"} - above
+    )
     assert sorted(first_words("host_config.json")) == sorted(keys(HostConfig))
 
 
@@ -249,15 +257,26 @@ def test_what_the_documents_tell_to_type_is_understood(where: str, line: str) ->
     for word in lexer:
         if set(word) <= set("|&;<>()"):
             break
-        words.append(word)
+        words.append(word.removeprefix("$"))
     parse(hoster, words[1:])
 
 
 def parse(command: click.Command, words: list[str], parent: click.Context | None = None) -> None:
-    """Parses a command line to its end and runs nothing; UsageError if it is not understood."""
-    context = command.make_context(command.name, words, parent=parent)
+    """Parses a command line to its end and runs nothing; UsageError if it is not understood.
+
+    Paths in it are those of a node, and need not be here.
+    """
+    try:
+        context = command.make_context(command.name, words, parent=parent)
+    except click.BadParameter as error:
+        if not error.message.endswith(" does not exist."):
+            raise
+        return
     if isinstance(command, click.Group):
-        _, below, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+        words = [*context._protected_args, *context.args]
+        if not words and command.invoke_without_command:
+            return
+        _, below, rest = command.resolve_command(context, words)
         assert below is not None
         parse(below, rest, context)
 

@@ -11,8 +11,10 @@ from msgspec.structs import fields
 
 from hoster.cli.scheduler_jobs import ScheduledJob
 from hoster.model.plan import Common
-from hoster.operations.status import NodeStatus, OfType, PoolStatus, TargetStatus, VmStatus
-from hoster.planning.verdicts import FULL_CRITICAL, FULL_WARNING
+from hoster.operations.pool_status import PoolStatus
+from hoster.operations.schedules import ShownJob
+from hoster.operations.status import NodeStatus, OfType, TargetStatus, VmStatus
+from hoster.planning.verdicts import FULL_CRITICAL, FULL_SOON_CRITICAL_S, FULL_SOON_WARNING_S, FULL_WARNING
 from hoster.records import job_log, journal, markers, metrics, tables
 from hoster.records.job_states import JobState, Phase
 from hoster.records.runs import PastRun, PastVm
@@ -34,6 +36,7 @@ def test_the_metrics_are_those_of_the_table_with_their_labels_and_meanings() -> 
         ("status", (VmStatus, TargetStatus)),
         ("history", (PastRun, PastVm)),
         ("jobs", (JobState,)),
+        ("schedule show", (ShownJob,)),
         ("scheduler list", (ScheduledJob,)),
     ],
 )
@@ -65,6 +68,8 @@ def test_the_limits_that_are_named_are_those_of_the_code() -> None:
     assert job_log.LIMIT == 1024**2
     assert f"{FULL_WARNING:.0%}".replace("%", " %") + " full" in sections()["hoster status"]
     assert f"{FULL_CRITICAL:.0%}".replace("%", " %") in sections()["hoster status"]
+    assert f"in less than {FULL_SOON_WARNING_S / 86_400:.0f} days" in sections()["hoster status"]
+    assert f"in less than {FULL_SOON_CRITICAL_S / 86_400:.0f}:" in sections()["hoster status"]
 
 
 def test_the_files_of_metrics_are_those_that_are_written() -> None:

@@ -14,7 +14,10 @@ def ask_for_key(dataset: str) -> str | None:
     """Asks for a passphrase on the terminal; None where there is none."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return None
-    answer: str = click.prompt(f"Passphrase of {dataset}", hide_input=True, err=True)
+    try:
+        answer: str = click.prompt(f"Passphrase of {dataset}", hide_input=True, err=True)
+    except click.Abort:  # that nobody answers is for the command to be told, and not a fault of its run
+        raise KeyboardInterrupt from None
     return answer
 
 
@@ -24,4 +27,7 @@ def confirm(evidence: Sequence[str]) -> bool:
         return False
     for line in evidence:
         say(WARNING, line, err=True)
-    return click.confirm("Something may be lost. Go ahead?", err=True)
+    try:
+        return click.confirm("Something may be lost. Go ahead?", err=True)
+    except click.Abort:
+        raise KeyboardInterrupt from None

@@ -15,10 +15,13 @@ from hoster.cli.options import (
     power_options,
     unix_option,
 )
+from hoster.cli.recording import finish_recorded, run_about
 from hoster.cli.render import finish, human_size, print_json, print_table
 from hoster.operations.branches import destroy_branch, expire_branches, list_branches, restore_branch
 from hoster.operations.context import wire
 from hoster.operations.going_back import Power
+from hoster.planning.swap import branch_of
+from hoster.records.runs import RunKind
 
 _HEADER = ("Branch", "VM Name", "Set Aside (UTC)", "Size", "Parted From", "Snapshots")
 
@@ -81,8 +84,15 @@ def restore(branch: str, force_stop: bool, force_start: bool, dry_run: bool, as_
     or it is a replica, 11 it is being replicated, started or stopped.
     """
     power = Power(force_stop, force_start, ask_for_key=ask_for_key)
-    report = restore_branch(wire(), branch, power, dry_run=dry_run)
-    finish(report, as_json=as_json)
+    context = wire()
+    vm = (branch_of(branch) or (branch,))[0]
+    finish_recorded(
+        context,
+        run_about(RunKind.BRANCH_RESTORE, vm),
+        lambda _: restore_branch(context, branch, power, dry_run=dry_run),
+        dry_run=dry_run,
+        as_json=as_json,
+    )
 
 
 @branches.command()

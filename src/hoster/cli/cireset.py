@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import click
 
 from hoster.cli.asking import ask_for_key, confirm
 from hoster.cli.messages import CHANGED, INFO, WARNING, say
 from hoster.cli.options import json_option, vm_argument
+from hoster.cli.recording import run_about
 from hoster.cli.render import print_json
+from hoster.errors import ExitCode
+from hoster.model.plan import Outcome, Report, VmReport
 from hoster.operations.cireset import ResetReport
 from hoster.operations.cireset import cireset as reset_vm
 from hoster.operations.context import wire
+from hoster.operations.recording import recorded
 from hoster.operations.takeover import TakeoverRequest
 from hoster.planning.reset import Wishes
+from hoster.records.runs import RunKind
 
 
 @click.command()
@@ -48,11 +55,22 @@ def cireset(
     """
     wishes = Wishes(new_name, network_name, ip_address, dns_server)
     takeover = TakeoverRequest(name, accept_loss=accept_loss, dry_run=dry_run)
-    report = reset_vm(wire(), name, wishes, takeover, ask_for_key, confirm)
+    context = wire()
+    run = run_about(RunKind.RESET, name)
+    with recorded(context, run, partial(say, WARNING, err=True), dry_run=dry_run) as recorder:
+        report = reset_vm(context, name, wishes, takeover, ask_for_key, confirm)
+        recorder.report(_recorded(report), ExitCode.DONE)
     if as_json:
         print_json(report)
     else:
         _show(report)
+
+
+def _recorded(report: ResetReport) -> Report:
+    """What is remembered of it: nothing that is secret."""
+    new_name = f"; it is called {report.vm} now" if report.vm != report.was_called else ""
+    reason = f"a new cloud-init set, instance {report.instance_id}{new_name}"
+    return Report((VmReport(report.was_called, Outcome.DONE, reason, notes=report.notes),), report.dry_run)
 
 
 def _show(report: ResetReport) -> None:

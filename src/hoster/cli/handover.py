@@ -20,12 +20,15 @@ from hoster.cli.options import (
 )
 from hoster.cli.parent import ID_OPTION
 from hoster.cli.progress import observer_for
-from hoster.cli.render import finish
+from hoster.cli.recording import finish_recorded, run_about
 from hoster.cli.replicate import replication_options, request_of
 from hoster.host.ssh import SshOptions
 from hoster.host.throttle import MIB
 from hoster.model.names import Endpoint
+from hoster.model.plan import Report
 from hoster.operations.context import wire
+from hoster.operations.recording import Recorder
+from hoster.records.runs import Run, RunKind
 
 
 @click.command()
@@ -42,7 +45,14 @@ def demote(name: str, identity: str | None, dry_run: bool, as_json: bool) -> Non
     """
     from hoster.operations.demotion import demote as give_way
 
-    finish(give_way(wire(), name, dry_run=dry_run, identity=identity), as_json=as_json)
+    context = wire()
+    finish_recorded(
+        context,
+        run_about(RunKind.DEMOTION, name),
+        lambda _: give_way(context, name, dry_run=dry_run, identity=identity),
+        dry_run=dry_run,
+        as_json=as_json,
+    )
 
 
 @click.command()
@@ -60,7 +70,13 @@ def failback(name: str, as_json: bool, **options: Any) -> None:
 
     context = wire()
     request = request_of(context, (name,), **options)
-    finish(go_back(context, request, observer_for(quiet=as_json), _teller(as_json)), as_json=as_json)
+
+    def act(recorder: Recorder) -> Report:
+        observer = recorder.watching(observer_for(quiet=as_json))
+        return go_back(context, request, observer, _teller(as_json))
+
+    run = run_about(RunKind.FAILBACK, name, request.node)
+    finish_recorded(context, run, act, dry_run=request.dry_run, as_json=as_json)
 
 
 @click.command()
@@ -82,14 +98,21 @@ def migrate(name: str, force_stop: bool, stop_wait: int, as_json: bool, **option
     primary and is started. Whatever fails, exactly one side can start it, and the message says which.
     Replication then goes the other way round: run it there, with this node as its endpoint.
 
-    Exit codes: 0 it is the other node's, 2 usage, 3 failed, 10 refused, 11 busy, 12 unreachable.
+    Exit codes: 0 it is the other node's, 2 usage, 3 failed, 10 refused, 11 busy, 12 unreachable,
+    130 interrupted.
     """
     from hoster.operations.handover import Migration
     from hoster.operations.handover import migrate as move
 
     context = wire()
-    migration = Migration(request_of(context, (name,), **options), force_stop, stop_wait)
-    finish(move(context, migration, observer_for(quiet=as_json), _teller(as_json)), as_json=as_json)
+    request = request_of(context, (name,), **options)
+
+    def act(recorder: Recorder) -> Report:
+        observer = recorder.watching(observer_for(quiet=as_json))
+        return move(context, Migration(request, force_stop, stop_wait), observer, _teller(as_json))
+
+    run = run_about(RunKind.MIGRATION, name, request.node)
+    finish_recorded(context, run, act, dry_run=request.dry_run, as_json=as_json)
 
 
 def _teller(as_json: bool) -> Callable[[str], None]:
@@ -149,7 +172,8 @@ def restore(
     It then is this node's own, unless another node may run it, or has something newer: then it stays a
     replica here. Nothing is overwritten, and what was cut goes on where it stopped.
 
-    Exit codes: 0 it is here, 2 usage, 3 failed, 10 something of that name is here already, 12 unreachable.
+    Exit codes: 0 it is here, 2 usage, 3 failed, 10 something of that name is here already, 11 somebody is at
+    work on it, 12 unreachable.
     """
     from hoster.cli.asking import ask_for_key
     from hoster.operations.restore import RestoreRequest
@@ -164,4 +188,9 @@ def restore(
         speed_limit=None if speed_limit is None else speed_limit * MIB,
         **options,
     )
-    finish(bring_back(context, request, observer_for(quiet=as_json), ask_for_key), as_json=as_json)
+
+    def act(recorder: Recorder) -> Report:
+        return bring_back(context, request, recorder.watching(observer_for(quiet=as_json)), ask_for_key)
+
+    run = Run(RunKind.RESTORE, f"restore_{request.name}", str(endpoint), request.name)
+    finish_recorded(context, run, act, dry_run=request.dry_run, as_json=as_json)

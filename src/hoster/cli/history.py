@@ -33,7 +33,7 @@ _VMS = ("Run", "Started", "VM Name", "Job", "Target", "Outcome", "Seconds", "Sen
 @unix_option
 @json_option
 def history(name: str | None, job: str | None, limit: int, unix: bool, as_json: bool) -> None:
-    """Show the last runs of replications and snapshots, or what they did to one VM, newest first.
+    """Show the last runs (replications, snapshots, takeovers and their like), or what they did to one VM.
 
     Exit codes: 0 shown, also where nothing ran yet, 3 the journal of runs cannot be read.
     """

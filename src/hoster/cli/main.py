@@ -18,6 +18,7 @@ import click
 from hoster import __version__
 from hoster.cli.messages import show_error
 from hoster.errors import ExitCode, HosterError, OperationFailed
+from hoster.records.log_format import FORMAT_VARIABLE, LogFormat
 
 TERMINATED = 128 + signal.SIGTERM
 
@@ -31,7 +32,7 @@ class LazyGroup(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Without a subcommand the help is the answer, with 0 (releases of click differ in that)."""
-        if not args and not ctx.resilient_parsing:
+        if not args and not ctx.resilient_parsing and not self.invoke_without_command:
             click.echo(ctx.get_help())
             ctx.exit(ExitCode.DONE)
         return super().parse_args(ctx, args)
@@ -67,14 +68,19 @@ _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 @click.group(
     cls=LazyGroup,
     context_settings=_SETTINGS,
+    invoke_without_command=True,
     lazy={
         "change": "hoster.cli.parent:change",
         "completion": "hoster.cli.completion:completion",
+        "config": "hoster.cli.config:config",
+        "dataset": "hoster.cli.host:dataset",
         "history": "hoster.cli.history:history",
+        "host": "hoster.cli.host:host",
         "init": "hoster.cli.init:init",
         "jobs": "hoster.cli.jobs:jobs",
         "metrics": "hoster.cli.metrics:metrics",
         "node_exporter": "hoster.cli.metrics:node_exporter",
+        "schedule": "hoster.cli.schedule:schedule",
         "scheduler": "hoster.cli.scheduler:scheduler",
         "set": "hoster.cli.parent:set_",
         "snapshot": "hoster.cli.snapshot:snapshot",
@@ -84,13 +90,28 @@ _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
     },
 )
 @click.version_option(__version__, "-V", "--version", message="%(version)s")
-def hoster() -> None:
+@click.option(
+    "--log-format",
+    type=click.Choice([form.value for form in LogFormat]),
+    envvar=FORMAT_VARIABLE,
+    help="What standard error gets: words for people, or JSON, one object for each event and message.",
+)
+@click.pass_context
+def hoster(context: click.Context, log_format: str | None) -> None:
     """Snapshots, replication and disaster recovery of virtual machines on OpenZFS.
+
+    Without a command: this node at a glance.
 
     Every command exits with 0 if it did what it was asked, 2 for a usage or configuration error,
     3 if something failed, 10 if it refused, 11 if it would have had to wait, 12 if the other node
     cannot be reached, and 130 if it was interrupted.
     """
+    if log_format is not None:
+        os.environ[FORMAT_VARIABLE] = log_format
+    if context.invoked_subcommand is None:
+        from hoster.cli.overview import show_overview
+
+        show_overview()
 
 
 def main() -> NoReturn:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from hoster.model.anchors import TargetKey
 from hoster.model.names import (
     Endpoint,
     SnapshotType,
@@ -70,6 +71,13 @@ def parse_target_keep(text: str) -> tuple[SnapshotType, int]:
     return snapshot_type(word), int(count)
 
 
+def parse_target_guid(text: str) -> TargetKey:
+    """A target's GUID as it stands in the names of its anchors; ValueError with the reason."""
+    if len(text) != 16 or set(text) - set("0123456789abcdef"):
+        raise ValueError(f"{shown(text)}: expected the 16 digits after hoster- in a bookmark's name")
+    return TargetKey(int(text, 16))
+
+
 def parse_names(text: str) -> tuple[str, ...]:
     """Names of VMs, parted by commas; ValueError with the reason, also where there are none."""
     names = tuple(existing_vm_name(name) for word in text.split(",") if (name := word.strip()))
@@ -87,6 +95,7 @@ SNAPSHOT_NAME = _Text("SNAPSHOT", existing_snapshot_name)
 DATASET = _Text("DATASET", dataset_name)
 JOB_NAME = _Text("NAME", job_name)
 SIZE = _Text("SIZE", parse_size)
+TARGET_GUID = _Text("GUID", parse_target_guid)
 TARGET_KEEP = _Text("TYPE=N", parse_target_keep)
 
 __all__ = [
@@ -95,6 +104,7 @@ __all__ = [
     "JOB_NAME",
     "SNAPSHOT_NAME",
     "SNAPSHOT_TYPE",
+    "TARGET_GUID",
     "TARGET_KEEP",
     "VM_NAME",
     "VM_NAMES",

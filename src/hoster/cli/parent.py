@@ -8,9 +8,10 @@ import click
 
 from hoster.cli.asking import ask_for_key, confirm
 from hoster.cli.options import VM_NAME, complete_vm_name, dry_run_option, json_option, vm_argument
-from hoster.cli.render import finish
-from hoster.operations.context import wire
+from hoster.cli.recording import finish_recorded, run_about
+from hoster.operations.context import Context, wire
 from hoster.operations.takeover import TakeoverRequest, take_over
+from hoster.records.runs import RunKind
 
 if TYPE_CHECKING:
     from hoster.model.storage import Epoch
@@ -70,7 +71,7 @@ def change_parent(
     Exit codes: 0 this node is the VM's parent, 2 usage, 3 failed, 10 refused, 11 somebody is at work on it.
     """
     request = TakeoverRequest(name, _epoch(handed_over), accept_loss, dry_run, identity)
-    finish(take_over(wire(), request, ask_for_key, confirm), as_json=as_json)
+    _take_over(wire(), request, as_json=as_json)
 
 
 @set_.command(name="parent")
@@ -87,13 +88,23 @@ def set_parent(name: str, new_parent: str | None, accept_loss: bool, dry_run: bo
 
     Exit codes: 0 this node is the VM's parent, 2 usage, 3 failed, 10 refused, 11 somebody is at work on it.
     """
-    if new_parent is not None and new_parent != wire().hostname:
+    context = wire()
+    if new_parent is not None and new_parent != context.hostname:
         raise click.UsageError(
             f"{new_parent} is not this node: on {new_parent}, hoster change parent --vm {name}; or from here,"
             f" hoster vm migrate {name} --endpoint {new_parent}"
         )
-    request = TakeoverRequest(name, None, accept_loss, dry_run)
-    finish(take_over(wire(), request, ask_for_key, confirm), as_json=as_json)
+    _take_over(context, TakeoverRequest(name, None, accept_loss, dry_run), as_json=as_json)
+
+
+def _take_over(context: Context, request: TakeoverRequest, *, as_json: bool) -> None:
+    finish_recorded(
+        context,
+        run_about(RunKind.TAKEOVER, request.vm),
+        lambda _: take_over(context, request, ask_for_key, confirm),
+        dry_run=request.dry_run,
+        as_json=as_json,
+    )
 
 
 def _epoch(text: str | None) -> Epoch | None:

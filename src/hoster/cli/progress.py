@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hoster.cli.messages import wants_json
 from hoster.cli.render import human_size
 from hoster.model.plan import VmReport
 
@@ -21,8 +22,8 @@ _EVERY_S = 10.0
 
 
 def observer_for(*, quiet: bool) -> Observer:
-    """Bars where standard error is a terminal, else lines; nothing with ``quiet``."""
-    if quiet:
+    """Bars where standard error is a terminal, else lines; nothing with ``quiet``, or where it gets JSON."""
+    if quiet or wants_json():
         return SilentObserver()
     return BarObserver() if sys.stderr.isatty() else LineObserver()
 

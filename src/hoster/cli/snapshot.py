@@ -20,6 +20,7 @@ from hoster.cli.options import (
     unix_option,
     vm_argument,
 )
+from hoster.cli.recording import finish_recorded, run_about
 from hoster.cli.render import exit_code, finish, human_size, print_json, print_table
 from hoster.model.names import SnapshotType
 from hoster.model.plan import Outcome, VmReport
@@ -184,7 +185,8 @@ def rollback(
     request = RollbackRequest(name, snapshot_name, power, without, destroy_newer, dry_run=dry_run)
     if destroy_newer and not dry_run and not yes:
         request = replace(request, agreed=_agreed(roll_back(context, replace(request, dry_run=True)).vms[0]))
-    finish(roll_back(context, request), as_json=as_json)
+    run = run_about(RunKind.ROLLBACK, name)
+    finish_recorded(context, run, lambda _: roll_back(context, request), dry_run=dry_run, as_json=as_json)
 
 
 def _agreed(planned: VmReport) -> frozenset[str]:
@@ -207,7 +209,7 @@ def destroy(name: str, snapshot_name: str, dry_run: bool, as_json: bool) -> None
     """Destroy one snapshot of a VM, by its short or full name, on all of the VM's disks.
 
     Exit codes: 0 destroyed, 3 there is no such VM or snapshot, 10 refused: it is held, cloned, of another
-    VM, or what a target's next increment starts from.
+    VM, or what a target's next increment starts from, 11 it is being sent, or somebody is at work on the VM.
     """
     finish(destroy_snapshot(wire(), name, snapshot_name, dry_run=dry_run), as_json=as_json)
 

@@ -12,11 +12,12 @@ from hoster.cli.options import VM_NAME, complete_vm_name, json_option, unix_opti
 from hoster.cli.render import human_size, print_json, print_table
 from hoster.errors import HosterError
 from hoster.operations.context import wire
-from hoster.operations.status import NodeStatus, PoolStatus, TargetStatus, VmStatus, node_status
+from hoster.operations.pool_status import PoolStatus
+from hoster.operations.status import NodeStatus, TargetStatus, VmStatus, node_status
 from hoster.planning.verdicts import Verdict, duration
 
 _VMS = ("VM Name", "Role", "Target", "Newest There", "Data Age", "Behind", "Last Success", "State")
-_POOLS = ("Node", "Pool", "Health", "Full", "Free", "Last Scrub", "State")
+_POOLS = ("Node", "Pool", "Health", "Full", "Free", "Full In", "Last Scrub", "State")
 _SIGNS = {"ok": "🟢", "warning": "🟡", "critical": "🔴"}
 
 
@@ -44,7 +45,7 @@ def status(name: str | None, check: bool, unix: bool, as_json: bool) -> None:
     print_table("Replicas", _VMS, [row for vm in found.vms for row in _rows(vm, now)], unix=unix)
     if unix:
         return
-    print_table("Pools", _POOLS, [_pool_row(pool) for pool in found.pools], unix=False)
+    print_table("Pools", _POOLS, [_pool_row(pool, now) for pool in found.pools], unix=False)
     for vm in found.vms:
         _show_details(vm, single=name is not None)
     for problem in found.problems:
@@ -107,9 +108,11 @@ def _state(verdict: str, why: str) -> str:
     return f"{_SIGNS[verdict]} {why or verdict}"
 
 
-def _pool_row(pool: PoolStatus) -> tuple[str, ...]:
+def _pool_row(pool: PoolStatus, now: float) -> tuple[str, ...]:
     return (
-        *(pool.node, pool.pool, pool.health, f"{pool.capacity:.0%}", human_size(pool.free), pool.scrub),
+        *(pool.node, pool.pool, pool.health, f"{pool.capacity:.0%}", human_size(pool.free)),
+        "-" if pool.full_at is None else duration(pool.full_at - now),
+        pool.scrub,
         _state(pool.verdict, pool.why),
     )
 

@@ -23,6 +23,7 @@ from hoster.operations.machines import ListedVm, list_machines
         "deploy": "hoster.cli.deploy:deploy",
         "cireset": "hoster.cli.cireset:cireset",
         "failback": "hoster.cli.handover:failback",
+        "forget-target": "hoster.cli.forget:forget_target",
         "migrate": "hoster.cli.handover:migrate",
         "replicate": "hoster.cli.replicate:replicate",
         "replicate-all": "hoster.cli.replicate:replicate_all",

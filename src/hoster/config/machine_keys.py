@@ -231,12 +231,16 @@ def _typed_value(key: Key, value: Any) -> Any:
 def _plain_entries(record: Record, values: list[Any], before: list[JsonObject]) -> list[JsonObject]:
     """The entries to write: each over the old entry that it comes from, so that nothing unknown is lost."""
     left: dict[int, Any] = {index: typed(record, entry) for index, entry in enumerate(before)}
-    origins: list[int | None] = []
-    for value in values:
+    origins: list[int | None] = [None] * len(values)
+    if len(values) == len(before):
+        # Two entries may be equal but for what is unknown: each stays where it was.
+        origins = [index if left[index] == value else None for index, value in enumerate(values)]
+        left = {index: old for index, old in left.items() if origins[index] is None}
+    for at, value in enumerate(values):
         equal = next((index for index, old in left.items() if old == value), None)
-        if equal is not None:
+        if origins[at] is None and equal is not None:
+            origins[at] = equal
             del left[equal]
-        origins.append(equal)
     if len(values) == len(before):
         origins = [
             index if origin is None and index in left else origin for index, origin in enumerate(origins)

@@ -19,6 +19,7 @@ from hoster.config.json_text import Place
 from hoster.errors import ConfigurationError
 from hoster.model.names import SnapshotType, dataset_name
 from hoster.model.promises import DEFAULT_RPO_MINUTES, Promises
+from hoster.model.schedules import Schedule
 
 SETTINGS_NAME = "hoster.toml"
 HOST_CONFIG_NAME = "host_config.json"
@@ -102,6 +103,8 @@ class Settings(Struct, frozen=True):
     textfile_dir: Path | None = None
     """Where metrics are written for node_exporter after each run, or None for nowhere."""
     promises: Promises = Promises()
+    schedules: tuple[Schedule, ...] = ()
+    """In the order of the file, which is that of precedence."""
 
 
 def find_settings_file(environ: Mapping[str, str], search: Sequence[Path] = DEFAULT_PLACES) -> Path:
@@ -231,6 +234,30 @@ datasets = [{datasets}]
 [replication.target-keep]
 {target_keep}
 # custom = 1000
+
+# What runs by itself once `hoster schedule install` was called; any number of schedules, each with its VMs,
+# how many snapshots of each type are kept, and targets. `hoster schedule show` says when what will run.
+# [schedules.production]
+# production = true
+# vms = ["web1"]
+# tags = ["database"]
+#
+# [schedules.production.snapshots]
+# hourly = 24
+# daily = 14
+#
+# [schedules.production.targets.backup]
+# endpoint = "10.0.0.2"
+# every = 60
+#
+# [schedules.production.targets.usb]
+# endpoint = "local"
+# dataset = "usb/vm"
+# every = 1440
+# keep = {{ daily = 60 }}
+# windows = ["22:00-06:00", "Sat 08:00-Sun 20:00"]
+# when-reachable = true
+# rpo = 4320
 """
 
 
@@ -268,6 +295,7 @@ def _from_document(document: settings_file.Document, path: Path) -> Settings:
         promises=Promises(
             document.promises.rpo or DEFAULT_RPO_MINUTES, document.promises.vms, document.promises.tags
         ),
+        schedules=_schedules(document, place.key("schedules")),
     )
 
 
@@ -280,6 +308,14 @@ def _from_host_config(document: settings_file.HostConfig, path: Path) -> Setting
         dns_servers=document.dns_servers or (),
         dns_search_domain=document.dns_search_domain or "",
     )
+
+
+def _schedules(document: settings_file.Document, place: Place) -> tuple[Schedule, ...]:
+    if not document.schedules:
+        return ()
+    from hoster.config.schedules_file import read_schedules
+
+    return read_schedules(document.schedules, place)
 
 
 def _datasets(names: Sequence[str], place: Place) -> tuple[str, ...]:

@@ -20,11 +20,11 @@ AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
 NotEmpty = Annotated[str, msgspec.Meta(min_length=1)]
 
 
-class _Table(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
+class Table(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
     """A table of hoster.toml."""
 
 
-class TargetKeep(_Table, frozen=True):
+class TargetKeep(Table, frozen=True):
     """``[replication.target-keep]``: one key for each type of snapshot."""
 
     custom: AtLeastOne | None = None
@@ -37,7 +37,7 @@ class TargetKeep(_Table, frozen=True):
     replication: AtLeastOne | None = None
 
 
-class Replication(_Table, frozen=True):
+class Replication(Table, frozen=True):
     """``[replication]``."""
 
     keep: AtLeastOne | None = None
@@ -46,13 +46,13 @@ class Replication(_Table, frozen=True):
     connect_timeout: AtLeastOne | None = None
 
 
-class Branches(_Table, frozen=True):
+class Branches(Table, frozen=True):
     """``[branches]``."""
 
     expire_after_days: AtLeastOne | None = None
 
 
-class Promises(_Table, frozen=True):
+class Promises(Table, frozen=True):
     """``[promises]``."""
 
     rpo: AtLeastOne | None = None
@@ -60,7 +60,7 @@ class Promises(_Table, frozen=True):
     tags: dict[str, AtLeastOne] = {}
 
 
-class Document(_Table, frozen=True):
+class Document(Table, frozen=True):
     """hoster.toml."""
 
     datasets: tuple[str, ...]
@@ -79,6 +79,7 @@ class Document(_Table, frozen=True):
     marker_dir: NotEmpty | None = None
     textfile_dir: NotEmpty | None = None
     promises: Promises = Promises()
+    schedules: dict[str, dict[str, Any]] = {}
 
 
 class HostSshKey(msgspec.Struct, frozen=True):
@@ -103,9 +104,14 @@ _T = TypeVar("_T", bound=msgspec.Struct)
 _TOML_POSITION = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 _MISMATCH = re.compile(r"Expected `(.+?)`,? ?(.*?)(?: - at `\$\.?(.*)`)?")
 _PATH_STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
-_BOUNDS = {">= 1": " of at least 1", "of length >= 1": " that is not empty"}
+_BOUNDS = {
+    ">= 1": " of at least 1",
+    "<= 65535": " of at most 65535",
+    "of length >= 1": " that is not empty",
+}
 _WORDS = {
     "array": "a list",
+    "bool": "true or false",
     "int": "a whole number",
     "null": "nothing",
     "object": "a table",
@@ -128,6 +134,12 @@ def settings_document(data: bytes, where: str) -> Document:
         hint = 'name the datasets that hold VMs: datasets = ["POOL/DATASET"]'
         raise place.key("datasets").error("found nothing, expected a list of texts", hint=hint)
     return _converted(table, Document, place)
+
+
+def converted_table(found: Mapping[str, Any], schema: type[_T], place: Place) -> _T:
+    """A table within hoster.toml, checked. ConfigurationError for unknown keys or values of wrong types."""
+    _refuse_unknown(found, schema, place)
+    return _converted(found, schema, place)
 
 
 def host_config(data: bytes, where: str) -> HostConfig:

@@ -1,8 +1,8 @@
 """Locks that die with their process.
 
 flock(2) on a file under the run directory: the kernel lets go when the holder ends, however it ends, so
-nothing ever has to be cleaned by hand. The file says who holds it, for the message to whoever must wait;
-that it exists means nothing.
+nothing ever has to be cleaned by hand. The file says who holds it, a line each, for the message to whoever
+must wait; that it exists means nothing, and a line whose process has gone is passed over.
 """
 
 from __future__ import annotations
@@ -12,32 +12,47 @@ import errno
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 from hoster.errors import Busy, OperationFailed
+from hoster.host.origin import is_gone, own_origin
 
 _POLL_S = 0.2
+_MOST_BYTES = 64 * 1024
+"""A file that has grown beyond is emptied as soon as nobody holds the lock; what is in the way of that, the
+end of it tells."""
 
 
 class Locks:
-    """The locks of this node, kept as files in ``folder``."""
+    """The locks of this node, kept as files in ``folder``.
 
-    def __init__(self, folder: Path) -> None:
+    ``command`` is what this process was started as, for whoever has to wait for it. ``progress`` is asked how
+    far the process of that number has come, in words; empty where nothing is known.
+    """
+
+    def __init__(
+        self, folder: Path, command: str = "", progress: Callable[[int], str] = lambda _pid: ""
+    ) -> None:
         self._folder = folder
+        self._command = command
+        self._progress = progress
 
     @contextlib.contextmanager
     def hold(self, what: str, *, holder: str, wait_s: float = 0.0, shared: bool = False) -> Iterator[None]:
         """Holds the lock on ``what`` for the block; ``holder`` describes this process to others.
 
-        Any number may hold it ``shared`` at a time, and then nobody else. Busy, naming the holder (of several
-        the one that came last) and since when, if it cannot be had within ``wait_s`` seconds.
+        Any number may hold it ``shared`` at a time, and then nobody else. Busy, naming all who hold it, since
+        when and how far they are, if it cannot be had within ``wait_s`` seconds.
         """
         descriptor = self._open(what)
         try:
             self._acquire(descriptor, what, wait_s, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
-            self._introduce(descriptor, holder)
+            self._introduce(descriptor, holder, alone=not shared)
             yield
+            if shared:
+                _empty_if_long(descriptor)
         finally:
             os.close(descriptor)
 
@@ -46,7 +61,7 @@ class Locks:
 
         digest = hashlib.sha256(what.encode()).hexdigest()[:16]
         path = self._folder / f"{digest}.lock"
-        flags = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC
+        flags = os.O_CREAT | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
         try:
             self._folder.mkdir(mode=0o755, parents=True, exist_ok=True)
             try:
@@ -68,15 +83,58 @@ class Locks:
                 fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() >= deadline:
-                    raise _busy(descriptor, what) from None
+                    raise self._busy(descriptor, what) from None
                 time.sleep(_POLL_S)
             else:
                 return
 
-    def _introduce(self, descriptor: int, holder: str) -> None:
+    def _introduce(self, descriptor: int, holder: str, *, alone: bool) -> None:
+        """Others that share the lock may introduce themselves at the same moment: each appends a line."""
         started = time.strftime("%Y-%m-%d %H:%M:%S")
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"process {os.getpid()} since {started}: {holder}\n".encode(), 0)
+        command = f" ({self._command})" if self._command else ""
+        if alone:
+            os.ftruncate(descriptor, 0)
+        line = f"{_origin_of(os.getpid())}\tprocess {os.getpid()} since {started}: {holder}{command}\n"
+        os.write(descriptor, line.encode())
+
+    def _busy(self, descriptor: int, what: str) -> Busy:
+        holders = [self._described(*holder) for holder in _introduced(descriptor)]
+        return Busy(
+            f"{what} is in use by {'; and by '.join(holders) or 'a process just starting'}",
+            hint="try again when it has ended, or wait for it (--help)",
+        )
+
+    def _described(self, pid: int, words: str) -> str:
+        progress = self._progress(pid)
+        return f"{words}; {progress}" if progress else words
+
+
+@cache
+def _origin_of(_this_process: int) -> str:
+    return own_origin()
+
+
+def _introduced(descriptor: int) -> Iterator[tuple[int, str]]:
+    """The processes that live, of those that have introduced themselves: their numbers and words."""
+    size = os.fstat(descriptor).st_size
+    text = os.pread(descriptor, _MOST_BYTES, max(0, size - _MOST_BYTES)).decode(errors="replace")
+    for line in text.splitlines():
+        origin, tab, words = line.partition("\t")
+        if tab and not is_gone(origin):
+            yield _pid_of(origin), words
+
+
+def _pid_of(origin: str) -> int:
+    pieces = origin.split("/")
+    return int(pieces[2]) if len(pieces) == 4 and pieces[2].isdigit() else 0
+
+
+def _empty_if_long(descriptor: int) -> None:
+    """Empties the file of a lock that was shared, if it has grown long and nobody else shares it now."""
+    if os.fstat(descriptor).st_size > _MOST_BYTES:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(descriptor, 0)
 
 
 def _allow_more_files() -> None:
@@ -85,8 +143,3 @@ def _allow_more_files() -> None:
 
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def _busy(descriptor: int, what: str) -> Busy:
-    holder = os.pread(descriptor, 1000, 0).decode(errors="replace").strip() or "a process just starting"
-    return Busy(f"{what} is in use by {holder}", hint="try again when it has ended, or wait for it (--help)")

@@ -18,7 +18,7 @@ from types import TracebackType
 
 from msgspec import Struct
 
-from hoster.errors import OperationFailed, Unreachable
+from hoster.errors import NoAnswer, OperationFailed, Unreachable
 from hoster.host.origin import ORIGIN, own_origin
 from hoster.host.process import SystemRunner, end
 from hoster.host.reach import MACHINE_SCRIPT, quoted, remote_shell_line
@@ -199,7 +199,10 @@ def _explained(options: SshOptions, said: str) -> Unreachable:
         ("ssh failed", "other"),
     )
     last = said.strip().splitlines()[-1].removeprefix("ssh: ") if said.strip() else "no answer in time"
-    return Unreachable(f"{options.endpoint}: {meaning} (ssh: {last})", hint=_hint(options, kind))
+    # Behind a tunnel, or while it boots, a node that is not there closes the connection.
+    is_off = kind in {"silent", "closed"} or not said.strip()
+    error = NoAnswer if is_off else Unreachable
+    return error(f"{options.endpoint}: {meaning} (ssh: {last})", hint=_hint(options, kind))
 
 
 def _hint(options: SshOptions, kind: str) -> str:

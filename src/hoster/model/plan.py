@@ -12,6 +12,7 @@ from enum import StrEnum
 from msgspec import Struct, field
 
 from hoster.model.anchors import TargetKey
+from hoster.model.space import PoolSample
 from hoster.model.storage import DatasetKind, Mode, ResumeToken, Snapshot, Version, View
 
 
@@ -199,6 +200,8 @@ class Report(Struct, frozen=True):
     facts: Mapping[str, str] = field(default_factory=dict)
     seen: View | None = None
     """What this node looked like before anything was done, for whoever measures."""
+    pools: tuple[PoolSample, ...] = ()
+    """How much room there was on the target, where it was looked at."""
 
     def with_outcome(self, outcome: Outcome) -> tuple[VmReport, ...]:
         """The VMs that ended so, in order."""

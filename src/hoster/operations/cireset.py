@@ -26,6 +26,7 @@ from hoster.model.plan import Outcome
 from hoster.model.storage import View
 from hoster.model.vms import Vm
 from hoster.operations.context import Context
+from hoster.operations.history import hold_history
 from hoster.operations.inventory import Inventory, read_config, take_stock
 from hoster.operations.opening import AskForKey
 from hoster.operations.power import hold_power, running_now, users_of
@@ -103,7 +104,8 @@ def cireset(
 ) -> ResetReport:
     """Resets a VM; a replica takes over first (:mod:`hoster.operations.takeover`).
 
-    Refused as that and as :func:`reset` refuse. Busy where somebody else starts or stops it.
+    Refused as that and as :func:`reset` refuse. Busy while it is replicated, and where somebody else starts
+    or stops it, or is at work on its history.
     """
     vm = _stock(context).named(name)
     notes: tuple[str, ...] = ()
@@ -120,6 +122,7 @@ def cireset(
             )
     with ExitStack() as held:
         for called in sorted({name, wishes.new_name or name}):
+            held.enter_context(hold_history(context, called, f"hoster vm cireset {name}"))
             held.enter_context(hold_power(context, called))
         report = reset(context, vm, wishes, dry_run=takeover.dry_run)
     return replace(report, notes=(*notes, *report.notes))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from hoster.config.settings import Settings, find_settings_file, read_settings
 from hoster.host.locks import Locks
@@ -17,10 +18,14 @@ from hoster.host.process import Runner, SystemRunner
 from hoster.host.reach import LocalHost
 from hoster.host.ssh import SshOptions, SshSession
 from hoster.planning.refusals import LOCAL
+from hoster.records.event_log import EventLog, event_log
 from hoster.zfs.store import ZfsStore
 
 if TYPE_CHECKING:
     from hoster.hypervisors.protocol import Hypervisor
+
+
+_COMMAND_LENGTH = 300
 
 
 class Context(Struct, frozen=True):
@@ -36,6 +41,8 @@ class Context(Struct, frozen=True):
     locks: Locks
     now: Callable[[], datetime] = datetime.now
     driver: Hypervisor | None = None
+    log: EventLog = field(default_factory=EventLog)
+    """Where what runs is logged, beside the journal of runs."""
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -83,5 +90,23 @@ def wire(environment: Mapping[str, str] = os.environ) -> Context:
         hostname=settings.hostname or os.uname().nodename,
         runner=runner,
         zfs=ZfsStore(LocalHost(), runner),
-        locks=Locks(Path(settings.run_dir) / "locks"),
+        locks=Locks(Path(settings.run_dir) / "locks", _own_command(), _progress_in(settings)),
+        log=event_log(environment),
     )
+
+
+def _own_command() -> str:
+    """What this process was started as, on one line and not too long."""
+    import shlex
+
+    words = " ".join(shlex.join(["hoster", *sys.argv[1:]]).split())
+    return words if len(words) <= _COMMAND_LENGTH else f"{words[:_COMMAND_LENGTH]}…"
+
+
+def _progress_in(settings: Settings) -> Callable[[int], str]:
+    def progress(pid: int) -> str:
+        from hoster.records.job_states import jobs_in, progress_of
+
+        return progress_of(jobs_in(settings.run_dir), pid)
+
+    return progress

@@ -2,24 +2,27 @@
 
 The commit point is one command on the node that takes over: its copy becomes primary under the next epoch.
 Until then only this node's copy can be started; from then on, whoever starts this one is told of that epoch
-by the other node and does not get it started.
+by the other node and does not get it started. Where it cannot be known whether that point was reached, this
+copy takes a later epoch than the other one can have got, and stays the one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NoReturn
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from hoster.errors import HosterError, OperationFailed, Refused
-from hoster.model.plan import Outcome, Report
-from hoster.model.storage import Role
+from hoster.errors import HosterError, Interrupted, OperationFailed, Refused
+from hoster.model.plan import Ground, Outcome, Report, VmReport
+from hoster.model.storage import Epoch, Role
 from hoster.model.vms import Vm
 from hoster.operations.context import Context
 from hoster.operations.demotion import demote
 from hoster.operations.far import run_there
 from hoster.operations.inventory import look_around
+from hoster.operations.permission import Asking
 from hoster.operations.power import hold_power, start_held, stop_held
 from hoster.operations.replicate import replicate
 from hoster.operations.request import Observer, ReplicationRequest
@@ -63,51 +66,141 @@ def failback(context: Context, request: ReplicationRequest, observer: Observer, 
 def migrate(context: Context, migration: Migration, observer: Observer, say: Say) -> Report:
     """Moves a VM to another node: replicates, stops it, replicates the rest, promotes it and starts it there.
 
-    Where a step fails before the promotion, the VM stays here and runs again if it ran. OperationFailed says
-    on which side it can be started.
+    Where a step fails before the promotion, the VM stays here and runs again if it ran; OperationFailed, or
+    Interrupted, says on which side it can be started. A move that was cut short after it is finished.
     """
     name, request = migration.vm, migration.request
+    if not (request.dry_run or look_around(context).named(name).is_primary):
+        finished = _finish_earlier(context, migration)
+        if finished is not None:
+            return finished
     _own(context, name)
     first = replicate(context, request, observer)
+    if _is_theirs(first) and not request.dry_run:
+        return _finish_earlier(context, migration) or first
     if request.dry_run or _went_wrong(first):
         return first
     with hold_power(context, name):
         vm = _own(context, name)
-        ran = _stop(context, vm, migration)
-        if ran:
-            say(f"{name}: stopped here")
-        try:
-            last = replicate(context, replace(request, final=True), observer)
-            if _went_wrong(last):
-                raise OperationFailed(
-                    f"{name}: the last of it could not be sent: {last.vms[0].reason}", hint=last.vms[0].remedy
-                )
-            notes = _promote_there(context, migration, vm)
-        except HosterError as error:
-            raise _stays_here(context, vm, ran, error) from error
+        ran = _stop(context, vm, migration, say)
+        last = _send_the_rest(context, migration, vm, ran, observer, say)
+        notes = _hand_over(context, migration, vm, ran, say)
     for note in notes:
         say(f"{request.node}: {name}: {note}")
-    return _after(context, migration, ran, last, say)
+    try:
+        return _after(context, migration, ran, _together(first, last), say)
+    except (KeyboardInterrupt, SystemExit) as interrupt:
+        may_not = ", and may not have been started there" if ran else ""
+        _pass_on(interrupt, f"{name} is {request.node}'s VM now{may_not}", _start_there(migration), say)
+
+
+def _send_the_rest(
+    context: Context, migration: Migration, vm: Vm, ran: bool, observer: Observer, say: Say
+) -> Report:
+    if ran:
+        say(f"{vm.name}: stopped here")
+    try:
+        last = replicate(context, replace(migration.request, final=True), observer)
+        if _went_wrong(last):
+            raise OperationFailed(
+                f"{vm.name}: the last of it could not be sent: {last.vms[0].reason}", hint=last.vms[0].remedy
+            )
+    except HosterError as error:
+        raise _stays_here(context, vm, ran, error) from error
+    except (KeyboardInterrupt, SystemExit) as interrupt:
+        kept = _stays_here(context, vm, ran, Interrupted("interrupted"))
+        _pass_on(interrupt, kept.message, kept.hint, say)
+    return last
+
+
+def _hand_over(context: Context, migration: Migration, vm: Vm, ran: bool, say: Say) -> tuple[str, ...]:
+    """Promotes the copy there; what was done. Where that cannot be known, this copy goes before it."""
+    try:
+        return _promote_there(context, migration, vm)
+    except Refused as error:
+        raise _stays_here(context, vm, ran, error) from error
+    except HosterError as error:
+        raise _stays_here(context, vm, ran, error, unknown=True) from error
+    except (KeyboardInterrupt, SystemExit) as interrupt:
+        kept = _stays_here(context, vm, ran, Interrupted("interrupted"), unknown=True)
+        _pass_on(interrupt, kept.message, kept.hint, say)
+
+
+def _pass_on(interrupt: KeyboardInterrupt | SystemExit, message: str, hint: str, say: Say) -> NoReturn:
+    """Lets whoever interrupted this know how the VM stands; a request to end keeps its exit code."""
+    if isinstance(interrupt, SystemExit):
+        say(f"{message} ({hint})" if hint else message)
+        raise interrupt
+    raise Interrupted(message, hint=hint) from interrupt
+
+
+def _finish_earlier(context: Context, migration: Migration) -> Report | None:
+    """Does what is left of a move that was cut short after the promotion there; None where there was none.
+
+    The copy there is made ready, and the one here a replica; what that may have written alone is kept, as
+    after any demotion.
+    """
+    vm = look_around(context).named(migration.vm)
+    with context.reach(migration.request.ssh) as connection:
+        there = connection()
+        if not _promoted(there, _target(vm, migration.request), vm):
+            return None
+        ready = _make_ready(context, there, vm)
+    done = demote(context, vm.name).vms[0].done
+    node = migration.request.node
+    found = f"{vm.name} was {node}'s VM already"
+    notes = (found, *ready, f"it is not started by this: {_start_there(migration)}")
+    return Report((VmReport(vm.name, Outcome.DONE, done=done, notes=notes),))
+
+
+def _start_there(migration: Migration) -> str:
+    return f"on {migration.request.node}: hoster vm start {migration.vm}"
 
 
 def _promote_there(context: Context, migration: Migration, vm: Vm) -> tuple[str, ...]:
     request = migration.request
-    epoch = str(vm.dataset.marks.epoch)
-    words = ("change", "parent", "--vm", vm.name, "--id", _id(vm), "--handed-over", epoch, "--json")
     with context.reach(request.ssh) as connection:
         there = connection()
         try:
-            return run_there(context, there, words)
+            return run_there(context, there, _promotion(vm))
         except OperationFailed:
             # It may have been done all the same: what counts is what is there.
             if _promoted(there, _target(vm, request), vm):
-                return ("promoted, though its answer was lost",)
+                return ("promoted, though its answer was lost", *_make_ready(context, there, vm))
             raise
+
+
+def _make_ready(context: Context, there: ZfsStore, vm: Vm) -> tuple[str, ...]:
+    """Lets the copy there, which is primary, become all that it must be; a start of it would do the same."""
+    try:
+        return run_there(context, there, _promotion(vm))
+    except HosterError as error:
+        return (
+            f"the promotion there is not finished: {error.message} (hoster change parent --vm {vm.name})",
+        )
+
+
+def _promotion(vm: Vm) -> tuple[str, ...]:
+    epoch = str(vm.dataset.marks.epoch)
+    return ("change", "parent", "--vm", vm.name, "--id", _id(vm), "--handed-over", epoch, "--json")
+
+
+def _together(first: Report, last: Report) -> Report:
+    """The report on the last of it, with all that was sent."""
+    before, vm = first.vms[0], last.vms[0]
+    whole = replace(
+        vm,
+        sent=(*before.sent, *vm.sent),
+        sent_bytes=before.sent_bytes + vm.sent_bytes,
+        seconds=before.seconds + vm.seconds,
+    )
+    return replace(last, vms=(whole,))
 
 
 def _after(context: Context, migration: Migration, ran: bool, last: Report, say: Say) -> Report:
     """The VM is the other node's: this copy becomes a replica, and it is started there if it ran here."""
     name, node = migration.vm, migration.request.node
+    notes: list[str] = []
     problems: list[str] = []
     try:
         demote(context, name)
@@ -121,35 +214,54 @@ def _after(context: Context, migration: Migration, ran: bool, last: Report, say:
             say(f"{node}: {name} is started")
         except HosterError as error:
             problems.append(f"it is {node}'s VM now and is not started: {error.message}")
-    vm = replace(last.vms[0], notes=(*last.vms[0].notes, f"{name} is {node}'s VM now", *problems))
+    else:
+        notes.append(f"it did not run here, and is not started there: {_start_there(migration)}")
+    vm = replace(last.vms[0], notes=(*last.vms[0].notes, f"{name} is {node}'s VM now", *notes, *problems))
     if problems:
-        vm = replace(
-            vm, outcome=Outcome.FAILED, reason=problems[0], remedy=f"on {node}: hoster vm start {name}"
-        )
+        vm = replace(vm, outcome=Outcome.FAILED, reason=problems[0], remedy=_start_there(migration))
     return Report((vm,), last.dry_run)
 
 
-def _stays_here(context: Context, vm: Vm, ran: bool, error: HosterError) -> OperationFailed:
-    """The start asks the other node: if it was promoted after all, that is found out here."""
-    if not ran:
-        where = f"{vm.name} stays this node's VM, unless a start here says otherwise"
-        return OperationFailed(f"{error.message}; {where}", hint=error.hint)
+def _stays_here(
+    context: Context, vm: Vm, ran: bool, error: HosterError, *, unknown: bool = False
+) -> OperationFailed:
+    """Starts the VM here again if it ran, and says how it stands; ``unknown``: whether the copy there was
+    promoted, or will be yet by what still runs there, cannot be known.
+
+    It ran here by right a moment ago, and nobody but this would start it there. So a node that cannot be
+    asked does not keep it from running; one that answers, and was promoted by somebody else, does.
+    """
+    stays = f"{vm.name} stays this node's VM"
     try:
-        start_held(context, vm)
+        if unknown:
+            _go_before(context, vm)
+        if ran:
+            start_held(context, look_around(context).named(vm.name), Asking(isolated=True))
+            stays += " and runs here again"
     except HosterError as failure:
-        where = f"{vm.name} could not be started here again: {failure.message}"
+        where = f"{vm.name} is not running, and is not started here: {failure.message}"
         return OperationFailed(f"{error.message}; {where}", hint=failure.hint or error.hint)
-    where = f"{vm.name} stays this node's VM and runs here again"
-    return OperationFailed(f"{error.message}; {where}", hint=error.hint)
+    return OperationFailed(f"{error.message}; {stays}", hint=error.hint)
 
 
-def _stop(context: Context, vm: Vm, migration: Migration) -> bool:
+def _go_before(context: Context, vm: Vm) -> None:
+    """Gives the copy here an epoch after the one that a promotion there makes of this one's."""
+    number = vm.dataset.marks.epoch.number if vm.dataset.marks.epoch else 1
+    epoch = Epoch(number + 2, context.hostname)
+    context.zfs.set_properties({"hoster:epoch": str(epoch)}, [vm.dataset.name])
+
+
+def _stop(context: Context, vm: Vm, migration: Migration, say: Say) -> bool:
+    """Whether it ran."""
     try:
         return stop_held(context, vm, force=False, limit_s=migration.limit_s)
     except OperationFailed:
         if not migration.force_stop:
             raise
         return stop_held(context, vm, force=True)
+    except (KeyboardInterrupt, SystemExit) as interrupt:
+        message = f"interrupted; {vm.name} stays this node's VM, and may still power down, as it was asked to"
+        _pass_on(interrupt, message, f"hoster vm start {vm.name}, if it did", say)
 
 
 def _is_to_give_way(there: ZfsStore, dataset: str) -> bool:
@@ -206,6 +318,11 @@ def _id(vm: Vm) -> str:
 def _target(vm: Vm, request: ReplicationRequest) -> str:
     parent = request.target_dataset or vm.dataset.name.rpartition("/")[0]
     return f"{parent}/{vm.name}"
+
+
+def _is_theirs(report: Report) -> bool:
+    """Whether the replication was refused because another node has the VM now."""
+    return any(vm.ground is Ground.SUPERSEDED for vm in report.vms)
 
 
 def _went_wrong(report: Report) -> bool:

@@ -6,7 +6,7 @@ first what was interrupted, so that nobody ever works on half of it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -20,11 +20,11 @@ from hoster.planning.swap import branch_name, coming_name, unfinished
 
 
 def hold_history(
-    context: Context, name: str, holder: str, *, shared: bool = False
+    context: Context, name: str, holder: str, *, shared: bool = False, wait_s: float = 0.0
 ) -> AbstractContextManager[None]:
     """For the block, the VM of that name does not go back, and unless ``shared`` it is not replicated
-    either. Busy, naming who is at it."""
-    return context.locks.hold(f"the history of {name}", holder=holder, shared=shared)
+    either. Busy, naming who is at it, if that has not ended within ``wait_s`` seconds."""
+    return context.locks.hold(f"the history of {name}", holder=holder, shared=shared, wait_s=wait_s)
 
 
 def users_of(datasets: Collection[Dataset]) -> tuple[Holder, ...]:
@@ -60,6 +60,22 @@ def finish_half_done(context: Context, view: View, held: str = "") -> Mapping[st
         else:
             done[root] = f"finished how {name} went back (as of {stamp}), which was interrupted"
     return done
+
+
+def left_half_done(
+    context: Context, left: Iterable[tuple[str, str]], held: str = ""
+) -> Mapping[str, HosterError]:
+    """Why what is half done is left so: Busy where somebody is at it, else the next command finishes it."""
+    found: dict[str, HosterError] = {}
+    for root, _ in left:
+        name = root.rpartition("/")[2]
+        lock = hold_history(context, name, "hoster, which looks whether anybody has it")
+        try:
+            with nullcontext() if name == held else lock:
+                found[root] = OperationFailed("it is finished by the next command that is no dry run")
+        except HosterError as error:
+            found[root] = error
+    return found
 
 
 def _refuse_if_used(view: View, root: str, stamp: str) -> None:

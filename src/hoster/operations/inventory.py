@@ -13,23 +13,34 @@ from pathlib import Path
 from msgspec import Struct, field
 
 from hoster.config.machine_file import MachineFile, read_machine_file
-from hoster.errors import ConfigurationError, HosterError, OperationFailed
+from hoster.errors import Busy, ConfigurationError, HosterError, OperationFailed
 from hoster.host.usage import flush_volumes
 from hoster.model.machines import MachineConfig
+from hoster.model.plan import Outcome, VmReport
 from hoster.model.storage import Dataset, DatasetKind, Role, View
 from hoster.model.vms import Vm
 from hoster.operations.context import Context
 from hoster.planning.swap import is_part_of_a_swap, unfinished
 
 CONFIG_NAME = "vm_config.json"
+NO_SUCH_VM = "there is no VM of that name on this node"
 
 
 class Unusable(Struct, frozen=True):
-    """Looks like a VM and cannot be treated as one; said aloud, so that no VM drops out in silence."""
+    """Looks like a VM and cannot be treated as one; said aloud, so that no VM drops out in silence.
+
+    ``busy``: it is going back at this moment, and will be a VM again when that is done.
+    """
 
     name: str
     dataset: str
     problem: str
+    busy: bool = False
+
+    @property
+    def report(self) -> VmReport:
+        """What a command for many VMs says of it."""
+        return VmReport(self.name, Outcome.BUSY if self.busy else Outcome.FAILED, self.problem)
 
 
 class Inventory(Struct, frozen=True):
@@ -45,7 +56,8 @@ class Inventory(Struct, frozen=True):
     """What it was taken from."""
 
     def named(self, name: str) -> Vm:
-        """The VM of that name; OperationFailed where there is none, or more than one."""
+        """The VM of that name; OperationFailed where there is none, or more than one, Busy while it is going
+        back."""
         found = [vm for vm in self.vms if vm.name == name]
         broken = [u for u in self.unusable if u.name == name]
         if len(found) + len(broken) > 1:
@@ -54,10 +66,12 @@ class Inventory(Struct, frozen=True):
                 f"{name} is not unique: {', '.join(where)}",
                 hint=f"rename one of them, for example: zfs rename {where[0]} {where[0]}-2",
             )
+        if broken and broken[0].busy:
+            raise Busy(f"{name}: {broken[0].problem}", hint="try again when it has ended")
         if broken:
             raise OperationFailed(f"{name}: {broken[0].problem}")
         if not found:
-            raise OperationFailed(f"{name}: there is no VM of that name on this node", hint="hoster vm list")
+            raise OperationFailed(f"{name}: {NO_SUCH_VM}", hint="hoster vm list")
         return found[0]
 
 
@@ -87,28 +101,32 @@ def look_around(context: Context, *, sync: bool = False, mend: bool = True, held
     view = context.zfs.look(context.datasets)
     if not unfinished(tuple(view.datasets.values())):
         return take_stock(context, view)
-    from hoster.operations.history import finish_half_done, half_done
+    from hoster.operations.history import finish_half_done, half_done, left_half_done
 
     left = half_done(view)
     if not left:
         return take_stock(context, view)
-    why = OperationFailed("it is finished by the next command that is no dry run")
-    done: Mapping[str, str | HosterError] = {root: why for root, _ in left}
+    done: Mapping[str, str | HosterError]
     if mend:
         done = finish_half_done(context, view, held)
         view = context.zfs.look(context.datasets)
-    broken = {root: error.message for root, error in done.items() if isinstance(error, HosterError)}
+    else:
+        done = left_half_done(context, left, held)
+    broken = {root: error for root, error in done.items() if isinstance(error, HosterError)}
     stock = take_stock(context, view)
-    unusable = (
-        Unusable(root.rpartition("/")[2], root, f"it was going back when that was interrupted: {problem}")
-        for root, problem in broken.items()
-    )
+    unusable = (_half_done(root, error) for root, error in broken.items())
     return Inventory(
         tuple(vm for vm in stock.vms if vm.dataset.name not in broken),
         (*(u for u in stock.unusable if u.dataset not in broken), *unusable),
         {root.rpartition("/")[2]: words for root, words in done.items() if isinstance(words, str)},
         view,
     )
+
+
+def _half_done(root: str, error: HosterError) -> Unusable:
+    busy = isinstance(error, Busy)
+    problem = error.message if busy else f"it was going back when that was interrupted: {error.message}"
+    return Unusable(root.rpartition("/")[2], root, problem, busy)
 
 
 def names_with_tag(context: Context, tag: str) -> tuple[str, ...]:

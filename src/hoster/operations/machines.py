@@ -15,7 +15,7 @@ from hoster.model.storage import Role
 from hoster.model.vms import Vm
 from hoster.operations.context import Context
 from hoster.operations.guests import image_paths, reference
-from hoster.operations.inventory import Unusable, look_around
+from hoster.operations.inventory import Inventory, Unusable, look_around
 
 if TYPE_CHECKING:
     from hoster.hypervisors.protocol import Hypervisor, Running
@@ -81,12 +81,19 @@ class Machines(Struct, frozen=True):
 def list_machines(context: Context, name: str | None = None) -> Machines:
     """All VMs of this node, or the one of that name (OperationFailed if there is none)."""
     stock = look_around(context)
-    vms = stock.vms if name is None else (stock.named(name),)
+    if name is not None:
+        stock = Inventory((stock.named(name),), ())
+    return machines_in(context, stock)
+
+
+def machines_in(context: Context, stock: Inventory) -> Machines:
+    """The VMs of ``stock``, with what only this node knows of them right now."""
+    vms = stock.vms
     hypervisor = _hypervisor(context)
     images = [image_paths(vm) for vm in vms]
     users = openers(path for paths in images for path in paths)
     listed = [_listed(context, hypervisor, vm, _among(users, of)) for vm, of in zip(vms, images, strict=True)]
-    return Machines(tuple(listed), stock.unusable if name is None else ())
+    return Machines(tuple(listed), stock.unusable)
 
 
 def _listed(context: Context, hypervisor: Hypervisor | None, vm: Vm, users: tuple[Opener, ...]) -> ListedVm:

@@ -17,11 +17,14 @@ from hoster.model.names import SnapshotType, snapshot_label
 from hoster.model.plan import Outcome
 from hoster.model.storage import Dataset, Role, Snapshot, View
 from hoster.model.vms import Vm
+from hoster.operations.awaited import awaited_samples
 from hoster.operations.context import Context
 from hoster.operations.inventory import Inventory, look_around, take_stock
 from hoster.operations.power import running_now
+from hoster.operations.promises import promise_of
 from hoster.operations.replicas import branches_of
 from hoster.planning.lag import behind_bytes
+from hoster.planning.schedules import targets_of
 from hoster.records.journal import Journal
 from hoster.records.markers import markers
 from hoster.records.metrics import Sample
@@ -88,6 +91,10 @@ def _of_runs(context: Context, stock: Inventory | None, problems: list[str]) -> 
     by_name = {vm.name: vm for vm in stock.vms} if stock is not None else {}
     for replica in _of_this_node(known or (), stock):
         samples += _replica_samples(context, replica, by_name.get(replica.vm))
+    if stock is not None and known is not None:
+        samples += _awaited_samples(context, stock, known)
+    if stock is not None and known is not None:
+        samples += awaited_samples(context, stock.vms, _of_this_node(known, stock))
     for job in jobs:
         samples += _job_samples(job)
     samples += _marker_samples(context, problems)
@@ -115,8 +122,8 @@ def _replica_samples(context: Context, replica: Remembered, vm: Vm | None) -> It
     def sample(metric: str, value: float, **more: str) -> Sample:
         return Sample(f"hoster_replication_{metric}", {**labels, **more}, value)
 
-    tags = vm.config.tags if vm is not None and vm.config is not None else ()
-    yield sample("promise_seconds", context.settings.promises.rpo_s(replica.vm, tags))
+    promise = promise_of(context.settings, replica.vm, vm, replica.node, replica.target)
+    yield sample("promise_seconds", promise.rpo_s)
     if replica.newest is not None:
         yield sample("newest_version_timestamp_seconds", replica.newest.taken_at)
         behind = None if vm is None else behind_bytes(vm.everything, int(replica.newest.guid))
@@ -125,6 +132,7 @@ def _replica_samples(context: Context, replica: Remembered, vm: Vm | None) -> It
     for metric, moment in (
         ("last_seen_equal_timestamp_seconds", replica.equal_at),
         ("data_timestamp_seconds", replica.data_at),
+        ("due_timestamp_seconds", promise.late_at(replica.data_at)),
         ("last_run_timestamp_seconds", replica.run_at),
         ("last_success_timestamp_seconds", replica.success_at),
     ):
@@ -137,6 +145,24 @@ def _replica_samples(context: Context, replica: Remembered, vm: Vm | None) -> It
     yield sample("last_duration_seconds", replica.seconds)
     yield sample("last_sent_bytes", replica.sent_bytes)
     yield sample("failures_since_success", replica.failures)
+
+
+def _awaited_samples(context: Context, stock: Inventory, known: Sequence[Remembered]) -> Iterator[Sample]:
+    """What is promised of replicas that schedules are to make and no run has: late by the VM's oldest
+    snapshot."""
+    there = {(one.vm, one.node, one.target) for one in known}
+    for vm in stock.vms:
+        if not vm.is_primary or not vm.dataset.snapshots:
+            continue
+        oldest = min(snapshot.creation for snapshot in vm.dataset.snapshots)
+        for node, dataset in targets_of(context.settings.schedules, vm):
+            if (vm.name, node, dataset) not in there:
+                labels = {"vm": vm.name, "target": node, "dataset": dataset}
+                promise = promise_of(context.settings, vm.name, vm, node, dataset)
+                yield Sample("hoster_replication_promise_seconds", labels, promise.rpo_s)
+                due = promise.late_at(oldest)
+                assert due is not None, "there are data"
+                yield Sample("hoster_replication_due_timestamp_seconds", labels, due)
 
 
 def _job_samples(job: JobStanding) -> Iterator[Sample]:

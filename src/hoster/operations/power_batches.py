@@ -30,7 +30,7 @@ def start_all(
     What looks like a VM and cannot be used is reported as failed.
     """
     stock = look_around(context)
-    reports = [VmReport(broken.name, Outcome.FAILED, broken.problem) for broken in stock.unusable]
+    reports = [broken.report for broken in stock.unusable]
     for vm in stock.vms:
         if not vm.is_primary or (production_only and not vm.production):
             continue

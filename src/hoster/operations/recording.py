@@ -1,4 +1,4 @@
-"""Records a run: shows what it does while it lasts, and leaves its journal entry, marker and metrics behind.
+"""Records a run: shows what it does while it lasts, logs it, leaves its journal entry, marker and metrics.
 
 None of that can stop a run or change how it ends: what cannot be written is warned of, and that is all.
 """
@@ -9,8 +9,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -22,7 +22,8 @@ from hoster.model.plan import Outcome, Report, VmReport
 from hoster.operations.context import Context
 from hoster.operations.request import Observer
 from hoster.planning.lag import seen_after
-from hoster.records.job_states import JobState, Phase, remove_state, write_state
+from hoster.records.events import Event, began, of_the_end
+from hoster.records.job_states import JobState, Phase, jobs_in, remove_state, write_state
 from hoster.records.journal import Journal
 from hoster.records.markers import clear_marker, raise_marker
 from hoster.records.runs import EndedRun, Run, RunKind
@@ -40,10 +41,15 @@ class Recorder:
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self.ended: tuple[Report, ExitCode] | None = None
+        self.skipped = ""
 
     def report(self, report: Report, code: ExitCode) -> None:
         """What became of the VMs, and what the run exits with."""
         self.ended = (report, code)
+
+    def skip(self, reason: str) -> None:
+        """There is to be no run now, for that reason, and nothing is wrong with that."""
+        self.skipped = reason
 
     def watching(self, observer: Observer) -> Observer:
         """Tells ``observer`` how the run goes, and whoever asks for the jobs of this node."""
@@ -57,15 +63,17 @@ def recorded(context: Context, run: Run, warn: Warn, *, dry_run: bool = False) -
 
     What ends the block is passed on as it came. Each thing that could not be written is told to ``warn``.
     """
-    started = time.time()
+    started, warn = time.time(), _harmless(warn)
     progress = Progress(jobs_folder(context), run, started, warn, silent=dry_run)
     recorder = Recorder(progress)
-    code, reason = int(ExitCode.DONE), ""
+    code, reason, hint, report = int(ExitCode.DONE), "", "", Report(())
     try:
         progress.show()
+        if not dry_run:
+            _log(context, (began(run, started),), warn)
         yield recorder
     except HosterError as error:
-        code, reason = error.exit_code, error.message
+        code, reason, hint = error.exit_code, error.message, error.hint
         raise
     except SystemExit:
         code, reason = _BY_SIGNAL + signal.SIGTERM, "ended by a signal"
@@ -77,18 +85,30 @@ def recorded(context: Context, run: Run, warn: Warn, *, dry_run: bool = False) -
         code, reason = ExitCode.BUG, f"{type(error).__name__}: {error}"
         raise
     finally:
-        report = Report(())
         if recorder.ended is not None and not reason:
             report, code = recorder.ended
+        elif run.vm and reason:
+            report = Report((_of_the_only_vm(run.vm, int(code), reason, hint),))
+        reason = reason or recorder.skipped
         if not dry_run:
             ended = EndedRun(run, started, time.time(), int(code), reason, report.vms)
             _leave_behind(context, ended, report, warn)
         progress.end()
 
 
+def _harmless(warn: Warn) -> Warn:
+    """The same; where nobody is there to be warned any more, such as the reader of a pipe, that is all."""
+
+    def told(problem: str) -> None:
+        with suppress(OSError):
+            warn(problem)
+
+    return told
+
+
 def jobs_folder(context: Context) -> Path:
     """Where the jobs of this node say what they are doing."""
-    return context.settings.run_dir / "jobs"
+    return jobs_in(context.settings.run_dir)
 
 
 class Progress:
@@ -147,7 +167,23 @@ class Progress:
             self._warn(problem)
 
 
+def _of_the_only_vm(vm: str, code: int, reason: str, hint: str) -> VmReport:
+    """What became of the VM that a run was about, where it ended as a whole."""
+    outcomes = {int(ExitCode.REFUSED): Outcome.REFUSED, int(ExitCode.BUSY): Outcome.BUSY}
+    return VmReport(vm, outcomes.get(code, Outcome.FAILED), reason, hint)
+
+
+def _log(context: Context, events: Iterable[Event], warn: Warn) -> None:
+    try:
+        problems = [problem for event in events for problem in context.log.write(event)]
+    except Exception as error:  # a log that is broken in a way that nobody thought of stops nothing either
+        problems = [f"events cannot be logged: {type(error).__name__}: {error}"]
+    for problem in problems:
+        warn(problem)
+
+
 def _leave_behind(context: Context, ended: EndedRun, report: Report, warn: Warn) -> None:
+    _log(context, of_the_end(ended), warn)
     for leave in (_enter, _mark, _measure):
         try:
             problems = leave(context, ended, report)
@@ -157,13 +193,16 @@ def _leave_behind(context: Context, ended: EndedRun, report: Report, warn: Warn)
             warn(problem)
 
 
-def _enter(context: Context, ended: EndedRun, _report: Report) -> Sequence[str]:
-    return _if_any(Journal(context.settings.state_dir).write(ended))
+def _enter(context: Context, ended: EndedRun, report: Report) -> Sequence[str]:
+    from hoster.operations.space import own_room
+
+    room = (*report.pools, *own_room(context))
+    return _if_any(Journal(context.settings.state_dir).write(replace(ended, pools=room)))
 
 
 def _mark(context: Context, ended: EndedRun, _report: Report) -> Sequence[str]:
     folder, job = context.settings.marker_dir, ended.run.job
-    if ended.run.kind is not RunKind.REPLICATION:
+    if ended.run.kind is not RunKind.REPLICATION or ended.skipped:
         return ()
     if ended.exit_code == ExitCode.DONE:
         return _if_any(clear_marker(folder, job))

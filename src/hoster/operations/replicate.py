@@ -7,7 +7,10 @@ VM that must not be replicated is refused with its evidence, one that fails is r
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -15,6 +18,7 @@ from msgspec.structs import replace
 from hoster.errors import Busy, HosterError, UsageError
 from hoster.model.names import SnapshotType, dataset_name
 from hoster.model.plan import GiveUp, Ground, Outcome, Refusal, Report, Send, TakeSnapshot, VmReport
+from hoster.model.space import PoolSample
 from hoster.model.storage import Dataset, Role, View
 from hoster.model.vms import Vm
 from hoster.operations.context import Context
@@ -23,6 +27,7 @@ from hoster.operations.inventory import Inventory, look_around
 from hoster.operations.job import Job, hold_tag, job_of, newest_of
 from hoster.operations.request import Observer, ReplicationRequest
 from hoster.operations.sending import run_jobs
+from hoster.operations.space import room_now
 from hoster.operations.swapping import finish_left
 from hoster.operations.taking import snapshot_steps
 from hoster.operations.telling import is_told, replica_marks, sites_with, superseded
@@ -46,6 +51,26 @@ class _Case(Struct, frozen=True):
     target: str
 
 
+class _Queue:
+    """Takes locks for a block, and waits for all of them together no longer than asked."""
+
+    def __init__(self, stack: contextlib.ExitStack, wait_s: float) -> None:
+        self._stack = stack
+        self._until = time.monotonic() + wait_s
+        self.waited = False
+
+    def enter(self, lock: Callable[..., AbstractContextManager[None]]) -> None:
+        """Takes what ``lock(wait_s=…)`` gives, at once or after waiting; Busy as that."""
+        try:
+            self._stack.enter_context(lock(wait_s=0.0))
+        except Busy:
+            left_s = self._until - time.monotonic()
+            if left_s <= 0:
+                raise
+            self.waited = True
+            self._stack.enter_context(lock(wait_s=left_s))
+
+
 def replicate(context: Context, request: ReplicationRequest, observer: Observer) -> Report:
     """Brings the target fully up to date for every VM asked for; one report for all.
 
@@ -62,17 +87,27 @@ def replicate(context: Context, request: ReplicationRequest, observer: Observer)
         chosen, reports = _choose(stock, request)
         if not chosen:
             return Report(tuple(reports), request.dry_run, seen=stock.view)
-        cases, busy = _locked(context, request, chosen, stack, holder)
+        queue = _Queue(stack, request.wait_s)
+        cases, busy = _locked(context, request, chosen, queue, holder)
+        if queue.waited:
+            # Whoever was waited for has changed what was seen.
+            stock = look_around(context, sync=True)
+            chosen, reports = _choose(stock, request)
+            cases = [replace(case, vm=vm) for vm in chosen for case in cases if case.vm.name == vm.name]
         reports += busy
+        room: tuple[PoolSample, ...] = ()
         if cases:
-            reports += _run(context, request, connection(), cases, observer)
+            target = connection()
+            reports += _run(context, request, target, cases, observer)
+            if not request.dry_run:
+                room = room_now(context, request.node, target, [case.parent for case in cases])
     in_order = tuple(sorted(reports, key=lambda r: r.vm.lower()))
-    return Report(in_order, request.dry_run, seen=stock.view)
+    return Report(in_order, request.dry_run, seen=stock.view, pools=room)
 
 
 def _choose(stock: Inventory, request: ReplicationRequest) -> tuple[list[Vm], list[VmReport]]:
     """The VMs asked for, and reports on those that cannot be used at all."""
-    broken = {u.name: VmReport(u.name, Outcome.FAILED, u.problem) for u in stock.unusable}
+    broken = {u.name: u.report for u in stock.unusable}
     if request.names is not None:
         by_name = {vm.name: vm for vm in stock.vms}
         unknown = [n for n in request.names if n not in by_name and n not in broken]
@@ -103,10 +138,10 @@ def _locked(
     context: Context,
     request: ReplicationRequest,
     chosen: Sequence[Vm],
-    stack: contextlib.ExitStack,
+    queue: _Queue,
     holder: str,
 ) -> tuple[list[_Case], list[VmReport]]:
-    """The VMs whose lock could be had, and reports on those that another run is busy with."""
+    """The VMs whose locks could be had, and reports on those that another run is busy with."""
     cases: list[_Case] = []
     busy: list[VmReport] = []
     for vm in sorted(chosen, key=lambda vm: vm.dataset.name):
@@ -116,10 +151,13 @@ def _locked(
         except ValueError as error:
             raise UsageError(f"--target-dataset: {error}") from None
         if not request.dry_run:
-            lock = f"the replication of {vm.name} to {request.node}"
             try:
-                stack.enter_context(context.locks.hold(lock, holder=holder, wait_s=request.wait_s))
-                stack.enter_context(hold_history(context, vm.name, holder, shared=True))
+                queue.enter(
+                    partial(
+                        context.locks.hold, f"the replication of {vm.name} to {request.node}", holder=holder
+                    )
+                )
+                queue.enter(partial(hold_history, context, vm.name, holder, shared=True))
             except Busy as error:
                 busy.append(VmReport(vm.name, Outcome.BUSY, error.message, error.hint))
                 continue

@@ -18,6 +18,7 @@ from hoster.model.names import vm_name
 from hoster.model.plan import Outcome, Report, Send, VmReport
 from hoster.model.storage import Dataset, Epoch, Marks, Mode, Role, Site, Snapshot
 from hoster.operations.context import Context
+from hoster.operations.history import hold_history
 from hoster.operations.identity import properties_of
 from hoster.operations.opening import AskForKey
 from hoster.operations.request import Observer
@@ -53,13 +54,13 @@ def restore(context: Context, request: RestoreRequest, observer: Observer, ask_f
     against that, such as a node that may run it: then it stays a replica.
 
     Refused where something of that name is here already; OperationFailed where the other node has no such VM
-    or version.
+    or version. Busy while somebody else is at work on it, such as another restoration.
     """
     try:
         vm_name(request.name)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    lock = context.locks.hold(f"the restoring of {request.name}", holder=f"hoster vm restore {request.vm}")
+    lock = hold_history(context, request.name, f"hoster vm restore {request.vm}")
     with lock, context.reach(request.source) as connection:
         there = connection()
         copy = _copy_there(context, there, request)
@@ -68,15 +69,28 @@ def restore(context: Context, request: RestoreRequest, observer: Observer, ask_f
         here = f"{context.datasets[0]}/{request.name}"
         marks = _marks(context, request, root, versions[0][1], there)
         begun = _begun(context, request, here, marks)
-        steps = _steps(versions, root.name, here, begun)
-        notes = [f"{there.node} has it up to {versions[0][1].name}"]
-        if request.dry_run:
-            sent = tuple(f"{s.through.full_name} into {s.target}" for s, _ in steps)
-            return Report((VmReport(request.name, Outcome.PLANNED, sent=sent, notes=tuple(notes)),), True)
-        received = _receive(context, there, request, marks, steps, observer)
-        _verify(context, versions, root.name, here)
+        if begun is not None:
+            steps = _steps(versions, root.name, here, begun)
+            notes = [f"{there.node} has it up to {versions[0][1].name}"]
+            if request.dry_run:
+                sent = tuple(f"{s.through.full_name} into {s.target}" for s, _ in steps)
+                return Report((VmReport(request.name, Outcome.PLANNED, sent=sent, notes=tuple(notes)),), True)
+            received = _receive(context, there, request, marks, steps, observer)
+            _verify(context, versions, root.name, here)
+    if begun is None:
+        return _finish_earlier(context, request, here, ask_for_key)
     notes += _become_own(context, request.name, ask_for_key)
     return _report(request.name, steps, received, notes)
+
+
+def _finish_earlier(context: Context, request: RestoreRequest, here: str, ask_for_key: AskForKey) -> Report:
+    """What is here is the VM itself, and primary: finishes the takeover of an earlier call, if that was cut
+    short. Refused where nothing is left to do."""
+    again = TakeoverRequest(request.name, dry_run=request.dry_run)
+    report = take_over(context, again, ask_for_key, lambda _evidence: False)
+    if report.vms[0].outcome is Outcome.UNCHANGED:
+        raise _exists(request, here)
+    return report
 
 
 def _verify(context: Context, versions: Sequence[tuple[Dataset, Snapshot]], root: str, here: str) -> None:
@@ -147,18 +161,19 @@ def _marks(
     return Marks(identity, Role.REPLICA, Epoch(1, there.node), there.node, production=False)
 
 
-def _begun(context: Context, request: RestoreRequest, here: str, marks: Marks) -> dict[str, Dataset]:
-    """What an earlier call has brought already."""
+def _begun(context: Context, request: RestoreRequest, here: str, marks: Marks) -> dict[str, Dataset] | None:
+    """What an earlier call has brought already; None where that is all of it, and the VM is primary here."""
     seen = context.zfs.look_for([here])
     root = seen.get(here)
     if root is None:
         return {}
-    if root.marks.role is not Role.REPLICA or root.marks.vm_id != marks.vm_id:
-        raise Refused(
-            f"{here} exists already",
-            hint=f"hoster vm restore {request.vm} --from NODE --as ANOTHER",
-        )
-    return dict(seen.datasets)
+    if root.marks.vm_id != marks.vm_id or root.marks.role not in {Role.REPLICA, Role.PRIMARY}:
+        raise _exists(request, here)
+    return dict(seen.datasets) if root.marks.role is Role.REPLICA else None
+
+
+def _exists(request: RestoreRequest, here: str) -> Refused:
+    return Refused(f"{here} exists already", hint=f"hoster vm restore {request.vm} --from NODE --as ANOTHER")
 
 
 def _steps(

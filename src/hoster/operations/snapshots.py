@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from hoster.errors import OperationFailed, Refused
+from hoster.errors import Busy, OperationFailed, Refused
 from hoster.host.usage import flush_volumes
 from hoster.model.anchors import anchor_target, needed_by_targets
 from hoster.model.names import SnapshotType
@@ -15,7 +16,8 @@ from hoster.model.plan import Destroyed, DestroySnapshot, Outcome, Report, TakeS
 from hoster.model.storage import Role, Snapshot
 from hoster.model.vms import Vm
 from hoster.operations.context import Context
-from hoster.operations.inventory import look_around
+from hoster.operations.history import hold_history
+from hoster.operations.inventory import NO_SUCH_VM, look_around
 from hoster.operations.taking import SNAPSHOTS_LOCK, SNAPSHOTS_WAIT_S, snapshot_steps, take
 from hoster.planning.retention import plan_retention
 from hoster.planning.snapshots import written_since
@@ -55,14 +57,20 @@ def snapshot_one(context: Context, name: str, request: SnapshotRequest) -> Repor
 
 
 def snapshot_all(
-    context: Context, request: SnapshotRequest, *, production_only: bool = False, always: bool = False
+    context: Context,
+    request: SnapshotRequest,
+    *,
+    names: Collection[str] | None = None,
+    production_only: bool = False,
+    always: bool = False,
 ) -> Report:
     """Takes a snapshot of every VM here that is no replica, all at one moment, and prunes that type.
 
-    A VM in which nothing was written since its newest snapshot of that type gets none, unless ``always``.
+    With ``names`` only of these; one that is no VM of this node is reported as failed. A VM in which nothing
+    was written since its newest snapshot of that type gets none, unless ``always``.
     Afterwards, where the settings say so, branches that are old enough are destroyed.
     """
-    report = _snapshot_all(context, request, production_only=production_only, always=always)
+    report = _snapshot_all(context, request, names, production_only=production_only, always=always)
     if context.settings.branches.expire_after_days is None:
         return report
     from hoster.operations.branches import expire_branches
@@ -81,7 +89,12 @@ def _stays(branch: VmReport) -> VmReport:
 
 
 def _snapshot_all(
-    context: Context, request: SnapshotRequest, *, production_only: bool, always: bool
+    context: Context,
+    request: SnapshotRequest,
+    names: Collection[str] | None,
+    *,
+    production_only: bool,
+    always: bool,
 ) -> Report:
     with context.locks.hold(
         SNAPSHOTS_LOCK, holder=f"hoster snapshot all --stype {request.stype}", wait_s=SNAPSHOTS_WAIT_S
@@ -89,7 +102,12 @@ def _snapshot_all(
         stock = look_around(context, sync=True, mend=not request.dry_run)
         chosen = [vm for vm in stock.vms if vm.is_primary and (vm.production or not production_only)]
         work: list[_Work] = []
-        others = [VmReport(u.name, Outcome.FAILED, u.problem) for u in stock.unusable]
+        others = [u.report for u in stock.unusable]
+        if names is not None:
+            chosen = [vm for vm in chosen if vm.name in names]
+            others = [vm for vm in others if vm.vm in names]
+            known = {vm.name for vm in stock.vms} | {vm.vm for vm in others}
+            others += [VmReport(n, Outcome.FAILED, NO_SUCH_VM) for n in sorted({*names} - known)]
         for vm in chosen:
             reason = "asked for" if always else _why(vm, request.stype)
             if reason:
@@ -102,14 +120,17 @@ def _snapshot_all(
 def destroy_snapshot(context: Context, name: str, snapshot: str, *, dry_run: bool = False) -> Report:
     """Destroys one snapshot of a VM, by its short or full name, on all of the VM's datasets that have it.
 
-    Refused where it is held, cloned, or the base that a target's next increment starts from.
+    Refused where it is held, cloned, or the base that a target's next increment starts from. Busy while it
+    is being sent, or the VM goes back or changes its role.
     """
     vm = look_around(context, mend=not dry_run).named(name)
     victims = _resolve(vm, snapshot)
-    for victim in victims:
-        _refuse_if_needed(vm, victim)
-    if not dry_run:
-        for answer in context.zfs.destroy(victims):
+    lock = hold_history(context, name, f"hoster snapshot destroy {name}", shared=True)
+    with nullcontext() if dry_run else lock:
+        for victim in victims:
+            _refuse_while_sent(context, vm, victim)
+            _refuse_if_needed(vm, victim)
+        for answer in context.zfs.destroy(victims) if not dry_run else ():
             if not answer.done:
                 raise OperationFailed(f"{answer.name} was not destroyed: {answer.explained}")
     gone = tuple(Destroyed("local", v.full_name, "asked for") for v in victims)
@@ -219,6 +240,21 @@ def _resolve(vm: Vm, snapshot: str) -> list[Snapshot]:
     if not found:
         raise OperationFailed(f"{vm.name} has no snapshot {short}", hint=f"hoster snapshot list {vm.name}")
     return found
+
+
+def _refuse_while_sent(context: Context, vm: Vm, victim: Snapshot) -> None:
+    """What a target needs may be free once it is up to date: while that is under way, it is said so."""
+    dataset = next(d for d in vm.everything if d.name == victim.dataset)
+    if victim.guid not in needed_by_targets(dataset):
+        return
+    from hoster.records.job_states import being_sent, jobs_in
+
+    under_way = being_sent(jobs_in(context.settings.run_dir), vm.name)
+    if under_way:
+        raise Busy(
+            f"{victim.full_name} is needed by a target, and {vm.name} is being sent by {under_way}",
+            hint="try again when it has ended: hoster jobs",
+        )
 
 
 def _refuse_if_needed(vm: Vm, victim: Snapshot) -> None:

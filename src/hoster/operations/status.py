@@ -6,11 +6,11 @@ Looks and judges; changes nothing. This node is looked at once, and so is each n
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
-from hoster.errors import HosterError, OperationFailed
+from hoster.errors import OperationFailed
 from hoster.model.plan import Common, Ground
 from hoster.model.storage import Dataset, Role, Site
 from hoster.model.vms import Vm
@@ -18,23 +18,24 @@ from hoster.operations.context import Context
 from hoster.operations.inventory import Inventory, look_around
 from hoster.operations.job import newest_of
 from hoster.operations.measuring import by_type
+from hoster.operations.pool_status import PoolStatus, pools_around
+from hoster.operations.promises import promise_of
 from hoster.operations.replicas import Far, branches_of, look_at_replicas
 from hoster.operations.witnesses import Silent
 from hoster.planning.lag import behind_bytes, is_equal
-from hoster.planning.refusals import LOCAL
+from hoster.planning.schedules import targets_of
 from hoster.planning.succession import Standing, standing
 from hoster.planning.verdicts import (
     Judgement,
     ReplicaFacts,
     Verdict,
-    judge_pool,
     judge_replica,
     worst,
 )
 from hoster.records.journal import Journal
 from hoster.records.runs import Remembered
-from hoster.zfs.pools import Pool, pools, scrubs
-from hoster.zfs.store import pool_of
+
+_Look = Callable[[Sequence[Site]], Mapping[Site, Far | Silent]]
 
 
 class TargetStatus(Struct, frozen=True):
@@ -48,6 +49,7 @@ class TargetStatus(Struct, frozen=True):
     equal: bool
     data_at: float | None
     promise_s: float
+    late_at: float | None
     behind_bytes: int | None
     partly_received: bool
     success_at: float | None
@@ -86,20 +88,6 @@ class VmStatus(Struct, frozen=True):
     why: str
 
 
-class PoolStatus(Struct, frozen=True):
-    """A pool here or on a target; ``scrub`` in the words of ``zpool status``."""
-
-    node: str
-    pool: str
-    health: str
-    size: int
-    free: int
-    capacity: float
-    scrub: str
-    verdict: str
-    why: str
-
-
 class NodeStatus(Struct, frozen=True):
     """How everything stands; ``problems`` are what is wrong beside what the VMs and pools say."""
 
@@ -112,19 +100,30 @@ class NodeStatus(Struct, frozen=True):
 
 def node_status(context: Context, name: str | None = None) -> NodeStatus:
     """How the VMs of this node stand, or the one of that name (OperationFailed if there is none)."""
-    problems: list[str] = []
     stock = look_around(context, mend=False)
-    vms = stock.vms if name is None else (stock.named(name),)
+    if name is not None:
+        stock = Inventory((stock.named(name),), (), view=stock.view)
+    return _status(context, stock, lambda sites: look_at_replicas(context, sites))
+
+
+def remembered_status(context: Context, stock: Inventory) -> NodeStatus:
+    """How the VMs in ``stock`` stand as far as this node knows: no target is asked, so that what is told of
+    them is remembered from the last run."""
+    return _status(context, stock, lambda sites: {site: Silent(site.endpoint, "not asked") for site in sites})
+
+
+def _status(context: Context, stock: Inventory, look: _Look) -> NodeStatus:
+    problems: list[str] = []
     known = _remembered(context, problems)
-    sites = {vm.name: _sites(vm, known) for vm in vms}
-    far = look_at_replicas(context, [site for of_vm in sites.values() for site in of_vm])
+    sites = {vm.name: _sites(context, vm, known) for vm in stock.vms}
+    far = look([site for of_vm in sites.values() for site in of_vm])
     now = time.time()
-    found = [_vm(context, stock, vm, sites[vm.name], far, known, now) for vm in vms]
-    around = [*_own_pools(context, problems), *_far_pools(far)]
-    broken = [f"{one.name}: {one.problem}" for one in stock.unusable] if name is None else []
+    found = [_vm(context, stock, vm, sites[vm.name], far, known, now) for vm in stock.vms]
+    around = pools_around(context, far, now, problems)
+    broken = [f"{one.name}: {one.problem}" for one in stock.unusable]
     judged = [Judgement(_verdict(one.verdict)) for one in found]
     judged += [Judgement(_verdict(one.verdict)) for one in around]
-    judged += [Judgement(Verdict.CRITICAL) for _ in broken]
+    judged += [Judgement(Verdict.WARNING if one.busy else Verdict.CRITICAL) for one in stock.unusable]
     judged += [Judgement(Verdict.WARNING) for _ in problems]
     return NodeStatus(
         context.hostname,
@@ -144,8 +143,9 @@ def _remembered(context: Context, problems: list[str]) -> Mapping[tuple[str, str
     return {(one.vm, one.node, one.target): one for one in known}
 
 
-def _sites(vm: Vm, known: Mapping[tuple[str, str, str], Remembered]) -> tuple[Site, ...]:
-    """Where the VM's replicas are: what its marks know of, and what runs here have sent it to.
+def _sites(context: Context, vm: Vm, known: Mapping[tuple[str, str, str], Remembered]) -> tuple[Site, ...]:
+    """Where the VM's replicas are: what its marks know of, what runs here have sent it to, and where
+    schedules are to send it.
 
     A copy that is another node's replica knows its source by its marks, too: that is none of its targets.
     """
@@ -160,7 +160,10 @@ def _sites(vm: Vm, known: Mapping[tuple[str, str, str], Remembered]) -> tuple[Si
         and (one.node, one.target) not in names
         and (not one.vm_id or one.vm_id == ours)
     ]
-    return (*marked, *others) if vm.role is not Role.SUPERSEDED else ()
+    names |= {(site.endpoint, site.dataset) for site in others}
+    scheduled = targets_of(context.settings.schedules, vm) if vm.is_primary else {}
+    awaited = [target.place_of(vm) for place, target in scheduled.items() if place not in names]
+    return (*marked, *others, *awaited) if vm.role is not Role.SUPERSEDED else ()
 
 
 def _vm(
@@ -242,14 +245,21 @@ class _Replica(Struct, frozen=True):
 def _target(
     context: Context, vm: Vm, site: Site, answer: Far | Silent, memory: Remembered | None, now: float
 ) -> TargetStatus:
-    tags = vm.config.tags if vm.config is not None else ()
-    promise_s = context.settings.promises.rpo_s(vm.name, tags)
+    promise = promise_of(context.settings, vm.name, vm, site.endpoint, site.dataset)
     if isinstance(answer, Far):
         trouble, replica = "", _seen(vm, site, answer, memory, now)
     else:
         trouble, replica = answer.reason, _remembered_replica(memory)
     failures, failure = (0, "") if memory is None else (memory.failures, memory.failure)
-    facts = ReplicaFacts(promise_s, replica.data_at, replica.had_some, replica.standing, failures, failure)
+    facts = ReplicaFacts(
+        promise_s=promise.rpo_s,
+        data_at=replica.data_at,
+        had_some=replica.had_some,
+        standing=replica.standing,
+        failures=failures,
+        failure=failure,
+        windows=promise.windows,
+    )
     judgement = judge_replica(facts, now)
     behind = None if replica.newest is None else behind_bytes(vm.everything, int(replica.newest.guid))
     return TargetStatus(
@@ -259,7 +269,8 @@ def _target(
         newest=replica.newest,
         equal=replica.equal,
         data_at=replica.data_at,
-        promise_s=promise_s,
+        promise_s=promise.rpo_s,
+        late_at=promise.late_at(replica.data_at),
         behind_bytes=behind,
         partly_received=replica.partial,
         success_at=None if memory is None else memory.success_at,
@@ -302,45 +313,6 @@ def _remembered_replica(memory: Remembered | None) -> _Replica:
         memory.newest,
         data_at=memory.data_at,
         standing=Standing.SPLIT if split else Standing.CURRENT,
-    )
-
-
-def _own_pools(context: Context, problems: list[str]) -> list[PoolStatus]:
-    names = {pool_of(dataset) for dataset in context.datasets}
-    host, runner = context.zfs.host, context.runner
-    try:
-        return [
-            _pool(LOCAL, pool, scrubbed)
-            for scrubbed in (scrubs(host, runner, names),)
-            for pool in pools(host, runner, names)
-        ]
-    except HosterError as error:
-        problems.append(error.message)
-        return []
-
-
-def _far_pools(far: Mapping[Site, Far | Silent]) -> list[PoolStatus]:
-    nodes = {site.endpoint: answer for site, answer in far.items() if isinstance(answer, Far)}
-    return [
-        _pool(node, pool, answer.scrubs)
-        for node, answer in nodes.items()
-        if node != LOCAL
-        for pool in answer.pools
-    ]
-
-
-def _pool(node: str, pool: Pool, scrubbed: Mapping[str, str]) -> PoolStatus:
-    judgement = judge_pool(pool.health, pool.capacity)
-    return PoolStatus(
-        node,
-        pool.name,
-        pool.health,
-        pool.size,
-        pool.free,
-        pool.capacity,
-        scrubbed.get(pool.name, ""),
-        str(judgement.verdict),
-        judgement.why,
     )
 
 

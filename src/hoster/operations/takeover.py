@@ -19,6 +19,7 @@ from hoster.host.usage import bhyve_machines
 from hoster.model.plan import Ground, Outcome, Refusal, Report, VmReport
 from hoster.model.storage import Epoch, Marks, Role
 from hoster.model.vms import Vm
+from hoster.operations.arriving import end_arrivals
 from hoster.operations.context import Context
 from hoster.operations.history import hold_history
 from hoster.operations.identity import properties_of
@@ -51,7 +52,7 @@ def take_over(context: Context, request: TakeoverRequest, ask_for_key: AskForKey
     """Makes this node's copy of the VM primary, or finishes what an earlier call has begun.
 
     Reported as refused where evidence of loss is not accepted, or nothing whole has ever arrived; Refused
-    where its key cannot be had. Busy while somebody starts or stops it.
+    where its key cannot be had. Busy while somebody starts or stops it, or a source that answers sends to it.
     """
     holder = f"hoster, which makes {request.vm} this node's own VM"
     with hold_power(context, request.vm), hold_history(context, request.vm, holder):
@@ -62,6 +63,10 @@ def take_over(context: Context, request: TakeoverRequest, ask_for_key: AskForKey
         notes = [f"{one.node} could not be asked: {one.reason}" for one in silent]
         if vm.is_primary and not _is_split(vm, witnesses):
             return _finish_only(context, vm, witnesses, request.dry_run)
+        ended = end_arrivals(context, vm, witnesses, dry_run=request.dry_run)
+        if ended:
+            notes += ended
+            vm = look_around(context, sync=True).named(request.vm)
         plan = plan_takeover(vm.name, vm.everything, context.hostname, witnesses, request.handed_over)
         if isinstance(plan, Refusal):
             return _refused(plan)

@@ -11,11 +11,17 @@ from enum import IntEnum
 
 from msgspec import Struct
 
+from hoster.model.schedules import Windows
+from hoster.planning.schedules import late_at
 from hoster.planning.succession import Standing
 
 FULL_WARNING = 0.85
 FULL_CRITICAL = 0.95
 """How full a pool is when a person should know, and when it is about to stop everything."""
+
+FULL_SOON_WARNING_S = 14 * 86_400.0
+FULL_SOON_CRITICAL_S = 3 * 86_400.0
+"""How long a pool will last at its present rate when a person should know, and when it is urgent."""
 
 
 class Verdict(IntEnum):
@@ -40,8 +46,9 @@ class Judgement(Struct, frozen=True):
 class ReplicaFacts(Struct, frozen=True):
     """What a replica is judged by.
 
-    ``data_at`` is from when its data are, or None where it has none that this node shares; ``had_some`` says
-    that it once had. ``failures`` are the runs since the last success, the last one for ``failure``.
+    ``promise_s`` counts in the ``windows`` only, in which the target may be reached. ``data_at`` is from when
+    its data are, or None where it has none that this node shares; ``had_some`` says that it once had.
+    ``failures`` are the runs since the last success, the last one for ``failure``.
     """
 
     promise_s: float
@@ -50,6 +57,7 @@ class ReplicaFacts(Struct, frozen=True):
     standing: Standing = Standing.CURRENT
     failures: int = 0
     failure: str = ""
+    windows: Windows = ()
 
 
 FINE = Judgement(Verdict.OK)
@@ -65,22 +73,26 @@ def judge_replica(facts: ReplicaFacts, now: float) -> Judgement:
     if facts.data_at is None:
         missing = "what was there is gone" if facts.had_some else "nothing has arrived yet"
         return Judgement(Verdict.CRITICAL, f"{missing}{failed}")
-    lag = now - facts.data_at
-    if lag > facts.promise_s:
-        verdict = Verdict.CRITICAL if lag > 2 * facts.promise_s else Verdict.WARNING
-        late = f"the data there are {duration(lag)} old, promised are {duration(facts.promise_s)}"
+    if now > late_at(facts.data_at, facts.promise_s, facts.windows):
+        far_too_late = now > late_at(facts.data_at, 2 * facts.promise_s, facts.windows)
+        verdict = Verdict.CRITICAL if far_too_late else Verdict.WARNING
+        promised = duration(facts.promise_s) + (" of its windows" if facts.windows else "")
+        late = f"the data there are {duration(now - facts.data_at)} old, promised are {promised}"
         return Judgement(verdict, f"{late}{failed}")
     return Judgement(Verdict.WARNING, failed.removeprefix("; ")) if failed else FINE
 
 
-def judge_pool(health: str, capacity: float) -> Judgement:
-    """Whether a pool is whole and has room; ``capacity`` is how full it is, from 0 to 1."""
+def judge_pool(health: str, capacity: float, lasts_s: float | None = None) -> Judgement:
+    """Whether a pool is whole and has room; ``capacity`` is how full it is, from 0 to 1, ``lasts_s`` in how
+    many seconds it will be full at its present rate (None: that is not to be expected)."""
     if health != "ONLINE":
         return Judgement(Verdict.CRITICAL, f"it is {health}")
-    if capacity >= FULL_WARNING:
-        verdict = Verdict.CRITICAL if capacity >= FULL_CRITICAL else Verdict.WARNING
-        return Judgement(verdict, f"it is {capacity:.0%} full")
-    return FINE
+    soon = lasts_s is not None and lasts_s < FULL_SOON_WARNING_S
+    if not soon and capacity < FULL_WARNING:
+        return FINE
+    urgent = capacity >= FULL_CRITICAL or (lasts_s is not None and lasts_s < FULL_SOON_CRITICAL_S)
+    rest = f", and at its present rate will be full in {duration(lasts_s or 0)}" if soon else ""
+    return Judgement(Verdict.CRITICAL if urgent else Verdict.WARNING, f"it is {capacity:.0%} full{rest}")
 
 
 def worst(judgements: Iterable[Judgement]) -> Judgement:

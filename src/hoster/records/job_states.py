@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 from pathlib import Path
 
 import msgspec
@@ -55,6 +56,11 @@ class JobState(Struct, frozen=True):
         return sum(vm.sent_bytes for vm in self.vms)
 
 
+def jobs_in(run_dir: Path) -> Path:
+    """The folder in which the jobs of this node say what they are doing."""
+    return run_dir / "jobs"
+
+
 def write_state(folder: Path, state: JobState) -> str:
     """Says what a job is doing; why that failed, or nothing."""
     path = _path(folder, state)
@@ -92,6 +98,38 @@ def running_jobs(folder: Path) -> tuple[JobState, ...]:
         else:
             states.append(state)
     return tuple(sorted(states, key=lambda s: (s.since, s.job, s.pid)))
+
+
+def progress_of(folder: Path, pid: int) -> str:
+    """How far the job of that process has come, in words; empty where nothing is known of one, or nothing is
+    being sent yet."""
+    try:
+        state = next((state for state in running_jobs(folder) if state.pid == pid and state.vms), None)
+    except OSError:
+        return ""
+    return "" if state is None else _sent(state)
+
+
+def being_sent(folder: Path, vm: str) -> str:
+    """The jobs that are sending that VM right now, in words; empty where there is none."""
+    try:
+        states = running_jobs(folder)
+    except OSError:
+        return ""
+    at_it = [state for state in states if any(phase.vm == vm and not phase.outcome for phase in state.vms)]
+    return "; and by ".join(
+        f"process {state.pid} since {_moment(state.since)}: job {state.job} to {state.node}; {_sent(state)}"
+        for state in at_it
+    )
+
+
+def _sent(state: JobState) -> str:
+    sent, estimated = state.sent_bytes / 2**20, state.estimated_bytes / 2**20
+    return f"{sent:.1f} of about {estimated:.1f} MiB are sent"
+
+
+def _moment(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
 def _path(folder: Path, state: JobState) -> Path:

@@ -8,10 +8,12 @@ never an exception. It is bounded: old runs go as new ones come.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hoster.errors import OperationFailed
+from hoster.model.space import PoolSample
 from hoster.records import tables
 from hoster.records.runs import EndedRun, JobStanding, PastRun, PastVm, Remembered
 
@@ -30,8 +32,8 @@ _RUNS = (
     " WHERE (:job IS NULL OR r.job = :job) GROUP BY r.number ORDER BY r.number DESC LIMIT :limit"
 )
 _VM_RUNS = (
-    "SELECT r.number, r.job, r.started, v.vm, v.vm_id, r.node, v.target, v.outcome, v.reason, v.ground,"
-    " v.sent_bytes, v.seconds, v.newest_name, v.newest_guid, v.newest_at"
+    "SELECT r.number, r.kind, r.job, r.started, v.vm, v.vm_id, r.node, v.target, v.outcome, v.reason,"
+    " v.ground, v.sent_bytes, v.seconds, v.newest_name, v.newest_guid, v.newest_at"
     " FROM vm_runs v JOIN runs r ON r.number = v.run"
     " WHERE (:vm IS NULL OR v.vm = :vm) AND (:job IS NULL OR r.job = :job)"
     " ORDER BY r.number DESC, v.rowid LIMIT :limit"
@@ -71,7 +73,7 @@ class Journal:
     ) -> tuple[PastVm, ...]:
         """What the last runs did to a VM, or to any, newest first. OperationFailed as above."""
         rows = self._read(_VM_RUNS, {"vm": vm, "job": job, "limit": limit})
-        return tuple(PastVm(*[*row[:12], tables.common(row[12:])]) for row in rows)
+        return tuple(PastVm(*[*row[:13], tables.common(row[13:])]) for row in rows)
 
     def replicas(self) -> tuple[Remembered, ...]:
         """How each VM stands with each target. OperationFailed as above."""
@@ -82,14 +84,41 @@ class Journal:
         """How each job stands. OperationFailed as above."""
         return tuple(JobStanding(*row) for row in self._read(f"{tables.JOBS} ORDER BY job, kind", {}))
 
-    def _read(self, query: str, values: dict[str, Any]) -> list[Any]:
+    def samples(self) -> tuple[PoolSample, ...]:
+        """How much room the pools had, the oldest first. OperationFailed as above."""
+        rows = self._read(f"{tables.SAMPLES} ORDER BY at", {}, since=tables.WITH_POOLS)
+        return tuple(PoolSample(*row) for row in rows)
+
+    def sampled_at(self) -> Mapping[tuple[str, str], float]:
+        """When the room in each pool, by node and name, was noted last. OperationFailed as above."""
+        query = "SELECT node, pool, max(at) FROM pools GROUP BY node, pool"
+        return {(node, pool): at for node, pool, at in self._read(query, {}, since=tables.WITH_POOLS)}
+
+    def forget(self, vm: str, node: str, targets: Sequence[str]) -> tuple[tuple[str, ...], str]:
+        """Forgets how a VM stands with these targets of a node, and the replications to it if it is no VM's
+        target any more: the jobs that are forgotten, and why that failed, or nothing. What ran is kept."""
+        import sqlite3
+
+        if not self.path.exists():
+            return (), ""
+        try:
+            with contextlib.closing(_connection(f"{self.path.absolute().as_uri()}?mode=rw")) as connection:
+                connection.execute("BEGIN IMMEDIATE")
+                with connection:
+                    return tables.forget(connection, vm, node, targets), ""
+        except (sqlite3.Error, OSError) as error:
+            return (), f"{self.path}: the journal of runs cannot be written: {_words(error)}"
+
+    def _read(self, query: str, values: dict[str, Any], *, since: int = 1) -> list[Any]:
+        """The rows of a query; none where the journal has none yet of the tables that there are ``since``
+        that format."""
         import sqlite3
 
         if not self.path.exists():
             return []
         try:
             with contextlib.closing(_connection(f"{self.path.absolute().as_uri()}?mode=ro")) as connection:
-                if tables.format_of(connection) == 0:
+                if tables.format_of(connection) < since:
                     return []
                 return connection.execute(query, values).fetchall()
         except (sqlite3.Error, OSError) as error:

@@ -68,6 +68,12 @@ METRICS = (
         "By how much the data on the target may be older than those here, as promised.",
     ),
     Metric(
+        "hoster_replication_due_timestamp_seconds",
+        _REPLICA,
+        "When the data on the target become older than promised, counting the target's windows only;"
+        " where a schedule wants some and there are none, since hoster.toml was changed.",
+    ),
+    Metric(
         "hoster_replication_behind_bytes",
         _REPLICA,
         "What was written to the VM since the newest version that the target is known to have.",

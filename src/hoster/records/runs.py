@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from hoster.errors import ExitCode
 from hoster.model.plan import Common, Outcome, VmReport
+from hoster.model.space import PoolSample
 
 
 class RunKind(StrEnum):
@@ -16,18 +17,36 @@ class RunKind(StrEnum):
 
     REPLICATION = "replication"
     SNAPSHOT = "snapshot"
+    TAKEOVER = "takeover"
+    DEMOTION = "demotion"
+    FAILBACK = "failback"
+    MIGRATION = "migration"
+    RESTORE = "restore"
+    ROLLBACK = "rollback"
+    BRANCH_RESTORE = "branch-restore"
+    RESET = "reset"
+    FORGETTING = "forgetting"
+
+    @property
+    def is_scheduled(self) -> bool:
+        """Whether it is of a job that is to run again and again, and that stands as its last run ended; what
+        a person does once is history, however it ends."""
+        return self in {RunKind.REPLICATION, RunKind.SNAPSHOT}
 
 
 class Run(Struct, frozen=True):
-    """A run as it begins: its job, and for a replication the node that it goes to."""
+    """A run as it begins: its job, the other node if there is one, and the VM if it is about a single one, so
+    that it is in the history of that VM however it ends."""
 
     kind: RunKind
     job: str
     node: str = ""
+    vm: str = ""
 
 
 class EndedRun(Struct, frozen=True):
-    """A run that has ended. ``reason`` is why it ended as a whole, empty where it went through all VMs."""
+    """A run that has ended. ``reason`` is why it ended as a whole, empty where it went through all VMs; with
+    exit code 0, why there was to be none."""
 
     run: Run
     started: float
@@ -35,6 +54,12 @@ class EndedRun(Struct, frozen=True):
     exit_code: int
     reason: str = ""
     vms: tuple[VmReport, ...] = ()
+    pools: tuple[PoolSample, ...] = ()
+
+    @property
+    def skipped(self) -> bool:
+        """Whether it did nothing, as its schedule has it: neither a success nor a failure."""
+        return self.exit_code == ExitCode.DONE and bool(self.reason)
 
 
 class PastRun(Struct, frozen=True):
@@ -60,6 +85,7 @@ class PastVm(Struct, frozen=True):
     """What one run did to one VM."""
 
     run: int
+    kind: str
     job: str
     started: float
     vm: str

@@ -19,8 +19,12 @@ KEEP_RUNS = 50_000
 KEEP_VM_RUNS = 200_000
 """The most rows of each table; some 40 MB in all."""
 
-_FORMAT = 1
-"""What ``PRAGMA user_version`` says of a journal with these tables."""
+KEEP_SAMPLES_DAYS = 15
+"""How much room the pools had longer ago is forgotten."""
+
+_FORMAT = 2
+"""What ``PRAGMA user_version`` says of a journal with these tables. That of an older one is without the last
+table only."""
 
 _DAY_S = 86_400.0
 
@@ -52,6 +56,12 @@ CREATE TABLE jobs (
     PRIMARY KEY (job, kind)
 );
 """
+_POOLS = """
+CREATE TABLE pools (
+    node TEXT NOT NULL, pool TEXT NOT NULL, at REAL NOT NULL, size INTEGER NOT NULL, free INTEGER NOT NULL,
+    PRIMARY KEY (node, pool, at)
+);
+"""
 
 REPLICAS = (
     "SELECT vm, vm_id, node, target, job, run_at, outcome, ground, sent_bytes, seconds,"
@@ -73,17 +83,43 @@ def format_of(connection: sqlite3.Connection) -> int:
 
 def add(connection: sqlite3.Connection, ended: EndedRun) -> None:
     """Enters a run, and forgets what is too old or too much; the caller holds a transaction."""
-    if format_of(connection) == 0:
-        for statement in _TABLES.split(";"):
+    found = format_of(connection)
+    if found != _FORMAT:
+        for statement in (*(_TABLES.split(";") if found == 0 else ()), *_POOLS.split(";")):
             connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {_FORMAT}")
     number = _insert_run(connection, ended)
     _insert_vms(connection, number, ended.vms)
-    if ended.exit_code != ExitCode.BUSY:
-        _note_job(connection, ended)
-        if ended.run.kind is RunKind.REPLICATION:
+    rows = [(one.node, one.pool, one.at, one.size, one.free) for one in ended.pools]
+    connection.executemany("INSERT OR REPLACE INTO pools VALUES (?, ?, ?, ?, ?)", rows)
+    if ended.exit_code != ExitCode.BUSY and not ended.skipped:
+        if ended.run.kind.is_scheduled:
+            _note_job(connection, ended)
+        if ended.run.kind in {RunKind.REPLICATION, RunKind.FAILBACK}:
             _note_replicas(connection, ended)
     _forget(connection, ended.ended)
+
+
+SAMPLES = "SELECT node, pool, at, size, free FROM pools"
+"""The fields of a :class:`PoolSample`; in journals from :data:`WITH_POOLS` on."""
+
+WITH_POOLS = 2
+
+
+def forget(connection: sqlite3.Connection, vm: str, node: str, targets: Sequence[str]) -> tuple[str, ...]:
+    """Forgets how a VM stands with targets of a node, and the replications to a node that is no VM's target
+    any more: the jobs that are forgotten. The caller holds a transaction."""
+    if format_of(connection) == 0:
+        return ()
+    rows = [(vm, node, target) for target in targets]
+    connection.executemany("DELETE FROM replicas WHERE vm = ? AND node = ? AND target = ?", rows)
+    if connection.execute("SELECT 1 FROM replicas WHERE node = ?", (node,)).fetchone() is not None:
+        return ()
+    of_node = "FROM jobs WHERE node = ? AND kind = ?"
+    values = (node, RunKind.REPLICATION.value)
+    jobs = tuple(job for (job,) in connection.execute(f"SELECT job {of_node} ORDER BY job", values))
+    connection.execute(f"DELETE {of_node}", values)
+    return jobs
 
 
 def remembered(row: Sequence[Any]) -> Remembered:
@@ -138,6 +174,8 @@ def _note_job(connection: sqlite3.Connection, ended: EndedRun) -> None:
 def _note_replicas(connection: sqlite3.Connection, ended: EndedRun) -> None:
     node, job = ended.run.node, ended.run.job
     for vm in ended.vms:
+        if not vm.target and ended.run.kind is not RunKind.REPLICATION:
+            continue  # what a person tried once, and did not get as far as to know the replica
         for old in _standings(connection, vm, node, job):
             _put(connection, replica_after(old, ended, vm))
     if not ended.vms and ended.reason:
@@ -181,3 +219,6 @@ def _forget(connection: sqlite3.Connection, now: float) -> None:
     )
     connection.execute("DELETE FROM replicas WHERE run_at < ?", oldest)
     connection.execute("DELETE FROM jobs WHERE run_at < ?", oldest)
+    # What is said to have been seen tomorrow was seen when the clock was wrong.
+    known = (now - KEEP_SAMPLES_DAYS * _DAY_S, now + _DAY_S)
+    connection.execute("DELETE FROM pools WHERE at NOT BETWEEN ? AND ?", known)

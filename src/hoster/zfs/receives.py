@@ -1,4 +1,4 @@
-"""Receives that still run on a node though nobody sends to them any more.
+"""Receives that run on a node: all of them, and those to which nobody sends any more.
 
 When a sender's machine loses its power, or a link goes silent, sshd on the target hears nothing of it for
 hours, by default, and the receive goes on waiting and keeps its dataset busy. It is recognised by the origin
@@ -9,7 +9,7 @@ in its environment (:mod:`hoster.host.origin`). Ending it loses nothing: what ha
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from msgspec import Struct
 
@@ -51,13 +51,20 @@ def abandoned(
     lines: Iterable[str], targets: Iterable[str], is_gone: Callable[[str], bool]
 ) -> tuple[Receive, ...]:
     """The receives into ``targets`` among the ``lines`` of :func:`processes` whose sender ``is_gone``."""
+    found = _receives(lines, targets)
+    return tuple(receive for receive, origin in found if origin is not None and is_gone(origin))
+
+
+def under_way(lines: Iterable[str], targets: Iterable[str]) -> tuple[Receive, ...]:
+    """All receives into ``targets`` among the ``lines`` of :func:`processes`, whoever sends."""
+    return tuple(receive for receive, _ in _receives(lines, targets))
+
+
+def _receives(lines: Iterable[str], targets: Iterable[str]) -> Iterator[tuple[Receive, str | None]]:
+    """Each with its origin, where hoster has begun it."""
     wanted = frozenset(targets)
-    found: list[Receive] = []
     for line in lines:
         match = _RECEIVE.fullmatch(line)
-        if match is None or match["target"] not in wanted:
-            continue
-        origin = _ORIGIN.search(f" {match['environment']}")
-        if origin is not None and is_gone(origin[1]):
-            found.append(Receive(int(match["pid"]), match["target"]))
-    return tuple(found)
+        if match is not None and match["target"] in wanted:
+            origin = _ORIGIN.search(f" {match['environment']}")
+            yield Receive(int(match["pid"]), match["target"]), None if origin is None else origin[1]

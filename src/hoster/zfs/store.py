@@ -238,16 +238,27 @@ class ZfsStore:
     def end_abandoned_receives(self, targets: Sequence[str]) -> tuple[str, ...]:
         """Ends the receives into ``targets`` that were begun from this machine by a hoster that is gone, and
         that have not heard of it; the targets. What has arrived is kept."""
-        found, listed = self._runner.read(
-            self._host.argv(receives.processes()),
-            lambda lines: receives.abandoned(lines, targets, is_gone),
-            timeout_s=LOOK_TIMEOUT_S,
-        )
-        if listed.returncode != 0:
-            raise zfs_error(self.node, "looking for receives that were abandoned", listed)
-        if found:
-            self._run(receives.ending(found), "ending receives that were abandoned", LOOK_TIMEOUT_S)
+        found = self._receives(lambda lines: receives.abandoned(lines, targets, is_gone))
+        self.end_receives(found)
         return tuple(receive.target for receive in found)
+
+    def receives_into(self, targets: Sequence[str]) -> tuple[receives.Receive, ...]:
+        """The receives into ``targets`` that run, whoever sends."""
+        return self._receives(lambda lines: receives.under_way(lines, targets))
+
+    def end_receives(self, found: Sequence[receives.Receive]) -> None:
+        """Ends these receives. What has arrived is kept."""
+        if found:
+            self._run(receives.ending(found), "ending receives", LOOK_TIMEOUT_S)
+
+    def _receives(
+        self, picked: Callable[[Iterable[str]], tuple[receives.Receive, ...]]
+    ) -> tuple[receives.Receive, ...]:
+        words = self._host.argv(receives.processes())
+        found, listed = self._runner.read(words, picked, timeout_s=LOOK_TIMEOUT_S)
+        if listed.returncode != 0:
+            raise zfs_error(self.node, "looking for receives", listed)
+        return found
 
     def hold(self, tag: str, snapshots: Sequence[str]) -> None:
         """Holds these snapshots, so that nobody destroys them."""

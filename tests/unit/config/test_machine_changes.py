@@ -173,6 +173,16 @@ def test_any_unknown_keys_of_a_disk_survive_a_change_of_that_disk(unknown: dict[
     assert disk["disk_image"] == "disk1.img"
 
 
+def test_of_disks_that_differ_in_unknown_keys_only_each_keeps_its_own() -> None:
+    read = machine('{"disks": [{"disk_image": "a", "note": 1}, {"disk_image": "a", "note": 2}]}')
+
+    changed = with_changes(read, disks=(Disk(image="b"), Disk(image="a")))
+    shorter = with_changes(read, disks=(Disk(image="a"),))
+
+    assert [(disk["disk_image"], disk["note"]) for disk in document(changed)["disks"]] == [("b", 1), ("a", 2)]
+    assert [disk["note"] for disk in document(shorter)["disks"]] == [1]
+
+
 @settings(deadline=None)
 @given(st.sampled_from(TEXT_FIELDS), st.text())
 def test_any_text_of_any_key_round_trips(field: str, text: str) -> None:

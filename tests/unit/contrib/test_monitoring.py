@@ -1,4 +1,4 @@
-"""The alerts and the dashboard: they ask for metrics that there are, and promtool agrees with them."""
+"""The alerts and the dashboard ask for metrics that there are, and what an alert says to do can be done."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from typing import Any
 import pytest
 
 from hoster.records.metrics import METRICS
+from lab.image import cache_directory
+from lab.unpacked import MONITORING, kept_programs
 
+DOCS = Path(__file__).parents[3] / "docs"
+RUNBOOK = DOCS / "runbook.md"
+REFERENCE = DOCS / "reference.md"
 CONTRIB = Path(__file__).parents[3] / "contrib"
 RULES = CONTRIB / "prometheus" / "hoster.rules.yml"
 CASES = CONTRIB / "prometheus" / "hoster.rules.test.yml"
@@ -103,9 +108,37 @@ def test_every_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not()
     assert {name for name, _ in cases} == set(alerts())
 
 
-@pytest.mark.parametrize("words", [("check", "rules", RULES.name), ("test", "rules", CASES.name)])
-def test_promtool_agrees(words: tuple[str, ...]) -> None:
-    if shutil.which("promtool") is None:
-        pytest.skip("promtool is not installed (Debian: prometheus)")
-    done = subprocess.run(["promtool", *words], cwd=RULES.parent, capture_output=True, text=True, check=False)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("promtool", "check", "config", "prometheus.yml"),
+        ("promtool", "check", "rules", RULES.name),
+        ("promtool", "test", "rules", CASES.name),
+        ("amtool", "check-config", "alertmanager.yml"),
+    ],
+    ids=" ".join,
+)
+def test_the_tools_of_prometheus_agree(words: tuple[str, ...]) -> None:
+    kept = kept_programs(cache_directory(), MONITORING)
+    program = shutil.which(words[0], path=kept) or shutil.which(words[0])
+    if program is None:
+        pytest.skip(f"{words[0]} is not here; tests/lab/test_alerts.py fetches it")
+    done = subprocess.run(
+        [program, *words[1:]], cwd=RULES.parent, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_alert_has_a_section_in_the_runbook_that_it_names_and_no_other_has_one() -> None:
+    headings = re.findall(r"^## (\w+)$", RUNBOOK.read_text(), flags=re.MULTILINE)
+    assert headings == list(alerts())
+    for alert, text in alerts().items():
+        assert f"runbook: docs/runbook.md#{alert.lower()}\n" in text
+
+
+def test_whatever_the_runbook_says_to_type_exists() -> None:
+    commands = set(re.findall(r"^### (hoster.*)$", REFERENCE.read_text(), flags=re.MULTILINE))
+    typed = re.findall(r"`(hoster [^`]*)`", RUNBOOK.read_text())
+    assert typed
+    for line in typed:
+        assert any(f"{line} ".startswith(f"{command} ") for command in commands - {"hoster"}), line

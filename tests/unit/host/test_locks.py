@@ -122,6 +122,56 @@ def test_children_do_not_inherit_a_lock(tmp_path: Path) -> None:
         child.wait()
 
 
+@pytest.mark.parametrize("how", ["killed", "ended"])
+def test_of_several_that_share_a_lock_those_are_named_that_still_have_it(tmp_path: Path, how: str) -> None:
+    script = HOLDER.replace('the other one"', 'the other one", shared=True')
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    locks = Locks(tmp_path)
+    with locks.hold("the disk", holder="one", shared=True):
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "held\n"
+            with pytest.raises(Busy) as both, locks.hold("the disk", holder="me"):
+                pass
+            if how == "killed":
+                process.kill()
+        with pytest.raises(Busy) as left, locks.hold("the disk", holder="me"):
+            pass
+    assert ": one; and by process" in both.value.message
+    assert both.value.message.endswith(": the other one")
+    assert left.value.message.endswith(": one")
+
+
+def test_the_holder_is_told_with_its_command_and_how_far_it_has_come(tmp_path: Path) -> None:
+    asked = []
+
+    def progress(pid: int) -> str:
+        asked.append(pid)
+        return "half of it is done"
+
+    locks = Locks(tmp_path, "hoster copy --fast", progress)
+    with (
+        locks.hold("the disk", holder="me"),
+        pytest.raises(Busy) as caught,
+        locks.hold("the disk", holder="x"),
+    ):
+        pass
+    assert caught.value.message.endswith(": me (hoster copy --fast); half of it is done")
+    assert asked == [os.getpid()]
+
+
+def test_a_lock_that_is_shared_again_and_again_does_not_grow_for_ever(tmp_path: Path) -> None:
+    locks = Locks(tmp_path, "x" * 3000)
+    with locks.hold("the disk", holder="lasting", shared=True):
+        for _ in range(50):
+            with locks.hold("the disk", holder="me", shared=True):
+                pass
+        with pytest.raises(Busy, match="in use by process"), locks.hold("the disk", holder="me"):
+            pass
+    (file,) = tmp_path.iterdir()
+    assert file.stat().st_size == 0
+
+
 def test_any_number_may_share_a_lock_and_nobody_has_it_alone_meanwhile(tmp_path: Path) -> None:
     locks = Locks(tmp_path)
     with (

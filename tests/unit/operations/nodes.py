@@ -16,7 +16,7 @@ import msgspec
 
 from hoster.cli.render import exit_code, report_document
 from hoster.config.settings import Settings
-from hoster.errors import HosterError, Unreachable
+from hoster.errors import HosterError, NoAnswer
 from hoster.host.locks import Locks
 from hoster.host.process import Completed
 from hoster.host.ssh import SshOptions
@@ -62,11 +62,18 @@ class HosterCluster(ModelCluster):
 
     refused: frozenset[str] = frozenset()
     """Words of commands that fail."""
+    receiving: dict[str, str] = field(default_factory=dict)
+    """What ps tells of a receive that runs on a node, until it is ended."""
     hoster: Callable[[str, tuple[str, ...]], Completed] = lambda node, words: Completed((), 127, "", "")
 
     def run(self, argv: Sequence[str], *, stdin: str = "", timeout_s: float | None = None) -> Completed:
         if any(word in self.refused for word in argv):
             return Completed(tuple(argv), 1, "", "permission denied")
+        if tuple(argv[2:3]) == ("ps",) and argv[1] in self.receiving:
+            return Completed(tuple(argv), 0, f"  PID COMMAND\n{self.receiving[argv[1]]}\n", "")
+        if tuple(argv[2:4]) == ("sh", "-c") and argv[-1] in self.receiving.get(argv[1], "").split():
+            del self.receiving[argv[1]]
+            return Completed(tuple(argv), 0, "", "")
         if tuple(argv[2:3]) == ("hoster",):
             return self.hoster(argv[1], tuple(argv[3:]))
         return ModelCluster.run(self, argv, stdin=stdin, timeout_s=timeout_s)
@@ -82,8 +89,10 @@ class NodeContext(Context, frozen=True):
         name = options.endpoint.host
 
         def connect() -> ZfsStore:
+            if name == "local":
+                return self.zfs
             if name in self.cut or self.hostname in self.cut:
-                raise Unreachable(f"{name}: it does not answer")
+                raise NoAnswer(f"{name}: it does not answer")
             return ZfsStore(NamedHost(name, name), self.runner)
 
         yield connect
@@ -121,7 +130,7 @@ class Nodes:
             Locks(folder / "locks"),
             self._now,
             InMemory(),
-            self.cut,
+            cut=self.cut,
         )
 
     def _now(self) -> datetime:

@@ -79,6 +79,7 @@ class Node:
         )
         self.runner.answer(("zfs", "get"), lambda *_: Says(listing(dataset("tank/vm"), *self.datasets)))
         self.runner.answer(("zpool", "sync"), Says())
+        self.runner.answer(("ps", "axeww"), Says("  PID COMMAND\n"))
         self.runner.answer(("zfs", "rename"), lambda *_: self.renaming())
 
     def renaming(self) -> Says:

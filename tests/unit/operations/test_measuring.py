@@ -10,8 +10,10 @@ from msgspec.structs import replace
 from hoster.config.settings import Settings
 from hoster.host.locks import Locks
 from hoster.host.reach import LocalHost
+from hoster.model.names import Endpoint
 from hoster.model.plan import Common, Ground, Outcome, VmReport
 from hoster.model.promises import Promises
+from hoster.model.schedules import Schedule, Selection, Target
 from hoster.model.storage import Dataset, Role
 from hoster.operations.context import Context
 from hoster.operations.measuring import measure
@@ -85,6 +87,7 @@ def test_a_replica_is_measured_by_what_is_known_and_by_what_was_written_since(tm
         "last_seen_equal_timestamp_seconds": 1000,
         "data_timestamp_seconds": 1000,
         "promise_seconds": 300,
+        "due_timestamp_seconds": 1300,
         "behind_bytes": 13,
         "last_run_timestamp_seconds": 1005,
         "last_success_timestamp_seconds": 1005,
@@ -100,6 +103,24 @@ def test_a_replica_is_measured_by_what_is_known_and_by_what_was_written_since(tm
         'hoster_replication_last_outcome{dataset="tank/vm/web",outcome="done",target="b",vm="web"}'
     ]
     assert samples['hoster_vm_targets{vm="web"}'] == 1
+
+
+def test_what_a_schedule_is_to_send_and_no_run_has_is_due_by_the_oldest_snapshot(tmp_path: Path) -> None:
+    node = Node(tmp_path, vm("d1 d2"), vm("", "new"), vm("d1", "copy", Role.REPLICA))
+    node.ran(1000.0, report())
+    targets = (Target("b", Endpoint("b")), Target("c", Endpoint("c"), "usb", rpo_minutes=60))
+    schedule = Schedule("s", Selection(vms=("web", "new", "copy")), {}, targets)
+    settings = replace(node.context.settings, schedules=(schedule,))
+    node.context = replace(node.context, settings=settings)
+    due = {key: value for key, value in node.samples.items() if "_due_" in key}
+    awaited = '{dataset="usb/web",target="c",vm="web"}'
+    oldest = vm("d1").snapshots[0].creation
+    assert due == {
+        f"hoster_replication_due_timestamp_seconds{REPLICA}": 1300,
+        f"hoster_replication_due_timestamp_seconds{awaited}": oldest + 3600,
+    }
+    assert node.samples[f"hoster_replication_promise_seconds{awaited}"] == 3600
+    assert f"hoster_replication_data_timestamp_seconds{awaited}" not in node.samples
 
 
 def test_a_refusal_is_measured_with_its_ground(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from hoster.errors import OperationFailed
 from hoster.host.process import Completed
 from hoster.model.plan import Outcome, Report, VmReport
 from hoster.model.promises import Promises
+from hoster.model.space import PoolSample
 from hoster.operations.replicate import replicate
 from hoster.operations.status import NodeStatus, TargetStatus, VmStatus, node_status
 from hoster.records.journal import Journal
@@ -24,6 +25,7 @@ from tests.properties.world import Quiet
 from tests.unit.operations.nodes import WEB, NodeContext, Nodes
 from tests.zfsmodel.cluster import HALF, Accident, Fault
 from tests.zfsmodel.command import command
+from tests.zfsmodel.state import Kind
 
 T = TypeVar("T")
 
@@ -291,6 +293,42 @@ def test_a_pool_that_is_not_well_is_told_for_either_end(standing: Standing) -> N
     standing.pools.full = 97
     assert standing.status.verdict == "critical"
     assert standing.status.pools[0].why == "it is 97% full"
+
+
+def test_a_pool_that_will_soon_be_full_is_told_with_the_time_that_is_left(standing: Standing) -> None:
+    standing.replicate()
+    now, day = time.time(), 86_400.0
+    noted = tuple(
+        PoolSample(node, "tank", now - days * day, 1000, free)
+        for node, frees in {"local": (1000, 900, 800, 700), "b": (600, 600, 600, 600)}.items()
+        for days, free in zip((4, 3, 2, 1), frees, strict=True)
+    )
+    run = Run(RunKind.SNAPSHOT, "snapshot_all_daily")
+    standing.journal.write(EndedRun(run, now, now, 0, pools=noted))
+    own, far = standing.status.pools
+    assert own.full_at is not None
+    assert (own.full_at - now) / day == pytest.approx((600 - 1000 // 32) / 100, abs=0.01)
+    assert (own.verdict, own.why) == (
+        "warning",
+        "it is 40% full, and at its present rate will be full in 5d 16h",
+    )
+    assert (far.full_at, far.verdict) == (None, "ok")
+
+
+def test_a_target_on_this_node_has_its_pool_told_as_well(standing: Standing) -> None:
+    here = standing.nodes.cluster.nodes["a"]
+    here.pools = ("tank", "usb")
+    here.txg["usb"] = 1
+    here.datasets["usb"] = here.new_dataset("usb", Kind.FILESYSTEM)
+    here.create("usb/vm", {})
+    request = replace(standing.nodes.request("local"), target_dataset="usb/vm")
+    report = replicate(standing.context, request, Quiet())
+    run = Run(RunKind.REPLICATION, "to_usb", "local")
+    standing.journal.write(EndedRun(run, time.time(), time.time(), 0, "", report.vms))
+    assert sorted((pool.node, pool.pool) for pool in standing.status.pools) == [
+        ("local", "tank"),
+        ("local", "usb"),
+    ]
 
 
 def test_a_journal_that_cannot_be_read_is_a_problem_and_the_rest_is_told(standing: Standing) -> None:

@@ -10,6 +10,8 @@ import pytest
 from hoster.errors import OperationFailed, Refused
 from hoster.host.process import Completed
 from hoster.model.plan import Ground, Outcome
+from hoster.operations.inventory import look_around
+from hoster.operations.primacy import is_whole
 from tests.unit.operations.nodes import DISK, WEB, Nodes
 from tests.zfsmodel.cluster import Accident, Fault, Killed
 
@@ -162,12 +164,10 @@ def test_a_migration_killed_anywhere_leaves_exactly_one_side(tmp_path: Path, acc
         (side,) = nodes.primaries()
         assert (nodes.content(side), nodes.content(side, DISK)) == expected, (at, side)
         started.append(side)
-        if side == "a":
-            assert nodes.migrate("a", "b").outcome is Outcome.DONE, at
-        else:
-            assert nodes.take_over("b", accept_loss=True).outcome in {Outcome.DONE, Outcome.UNCHANGED}
-            nodes.failback("b", "a")
+        assert nodes.migrate("a", "b").outcome is Outcome.DONE, at
         assert nodes.primaries() == ["b"]
+        assert nodes.mark("a", "role") == "replica"
+        nodes.failback("b", "a")
         assert nodes.content("a") == nodes.content("b") == expected[0]
         at += 1
     assert set(started) == {"a", "b"}
@@ -356,7 +356,10 @@ def test_a_restore_killed_anywhere_goes_on_with_the_same_command(tmp_path: Path,
         nodes.cluster.begin()
         with suppress(Refused):  # it exists already: the first one had come to its end
             nodes.restore("c", "b", called)
-        assert nodes.content("c", f"tank/vm/{called or 'web'}") == content, at
+        name = called or "web"
+        assert nodes.content("c", f"tank/vm/{name}") == content, at
+        context = nodes.contexts["c"]
+        assert is_whole(context, look_around(context).named(name)), at
         at += 1
     assert at > 4
 

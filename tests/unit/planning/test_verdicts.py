@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from hoster.model.schedules import Window
 from hoster.planning.succession import Standing
 from hoster.planning.verdicts import (
     FINE,
@@ -27,6 +28,17 @@ NOW = 1_000_000.0
         (ReplicaFacts(60, NOW + 500), Verdict.OK, ""),
         (ReplicaFacts(60, NOW - 61), Verdict.WARNING, "the data there are 1m 1s old, promised are 1m"),
         (ReplicaFacts(60, NOW - 121), Verdict.CRITICAL, "the data there are 2m 1s old, promised are 1m"),
+        (
+            ReplicaFacts(60, NOW - 9 * 86_400, windows=(Window(0, 1),)),
+            Verdict.CRITICAL,
+            "the data there are 9d old, promised are 1m of its windows",
+        ),
+        (
+            ReplicaFacts(6 * 60, NOW - 9 * 86_400, windows=(Window(0, 1),)),
+            Verdict.WARNING,
+            "the data there are 9d old, promised are 6m of its windows",
+        ),
+        (ReplicaFacts(10 * 60, NOW - 9 * 86_400, windows=(Window(0, 1),)), Verdict.OK, ""),
         (ReplicaFacts(60, NOW, failures=1, failure="x"), Verdict.WARNING, "the last run failed: x"),
         (
             ReplicaFacts(60, NOW - 200, failures=3, failure="x"),
@@ -69,6 +81,34 @@ def test_a_pool_is_judged_by_its_health_and_its_room(
     health: str, capacity: float, expected: Judgement
 ) -> None:
     assert judge_pool(health, capacity) == expected
+
+
+@pytest.mark.parametrize(
+    ("capacity", "days", "expected"),
+    [
+        (0.5, 14.0, FINE),
+        (
+            0.5,
+            13.9,
+            Judgement(Verdict.WARNING, "it is 50% full, and at its present rate will be full in 13d 21h"),
+        ),
+        (0.86, 20.0, Judgement(Verdict.WARNING, "it is 86% full")),
+        (
+            0.5,
+            2.9,
+            Judgement(Verdict.CRITICAL, "it is 50% full, and at its present rate will be full in 2d 21h"),
+        ),
+        (
+            0.96,
+            13.9,
+            Judgement(Verdict.CRITICAL, "it is 96% full, and at its present rate will be full in 13d 21h"),
+        ),
+    ],
+)
+def test_a_pool_that_is_soon_full_is_told_before_it_is(
+    capacity: float, days: float, expected: Judgement
+) -> None:
+    assert judge_pool("ONLINE", capacity, days * 86_400) == expected
 
 
 def test_the_worst_counts_and_nothing_is_well() -> None:

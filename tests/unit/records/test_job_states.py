@@ -12,7 +12,15 @@ import pytest
 from msgspec.structs import replace
 
 from hoster.host.origin import own_origin
-from hoster.records.job_states import JobState, Phase, remove_state, running_jobs, write_state
+from hoster.records.job_states import (
+    JobState,
+    Phase,
+    being_sent,
+    progress_of,
+    remove_state,
+    running_jobs,
+    write_state,
+)
 from tests.unit.records.disks import fill, small_disk
 
 OTHER = """
@@ -88,3 +96,26 @@ def test_a_disk_that_is_full_is_told_and_raises_nothing(tmp_path: Path, state: J
         fill(disk)
         assert "No space left on device" in write_state(disk / "jobs", state)
         remove_state(disk / "jobs", state)
+
+
+def test_how_far_a_job_has_come_is_told_in_words(tmp_path: Path, state: JobState) -> None:
+    mib = 2**20
+    phases = (Phase("web", 8 * mib, 2 * mib), Phase("db", mib, mib, "done"))
+    state = replace(state, vms=phases)
+    assert progress_of(tmp_path, state.pid) == ""
+    write_state(tmp_path, replace(state, vms=()))
+    assert progress_of(tmp_path, state.pid) == "", "it waits, or looks"
+    write_state(tmp_path, state)
+    assert progress_of(tmp_path, state.pid) == "3.0 of about 9.0 MiB are sent"
+    assert progress_of(tmp_path, state.pid + 1) == ""
+    told = being_sent(tmp_path, "web")
+    assert told.startswith(f"process {state.pid} since 19")
+    assert told.endswith(": job to_b to b; 3.0 of about 9.0 MiB are sent")
+    assert being_sent(tmp_path, "db") == "", "it is through"
+    assert being_sent(tmp_path, "other") == ""
+
+
+def test_a_folder_that_cannot_be_read_tells_of_no_progress(tmp_path: Path) -> None:
+    (tmp_path / "jobs").write_text("")
+    assert progress_of(tmp_path / "jobs", 1) == ""
+    assert being_sent(tmp_path / "jobs", "web") == ""

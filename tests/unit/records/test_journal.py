@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from hoster.errors import ExitCode, OperationFailed
 from hoster.model.plan import Common, Ground, Outcome, VmReport
+from hoster.model.space import PoolSample
 from hoster.records import tables
 from hoster.records.journal import Journal
 from hoster.records.runs import EndedRun, Run, RunKind
@@ -291,3 +292,35 @@ def test_every_exit_code_can_be_written(journal: Journal) -> None:
     for code in ExitCode:
         assert journal.write(ended(1.0, code=code, reason="x")) == ""
     assert {run.exit_code for run in journal.runs()} == {int(code) for code in ExitCode}
+
+
+def room(at: float, free: int = 10, node: str = "local") -> PoolSample:
+    return PoolSample(node, "tank", at, 100, free)
+
+
+def test_how_much_room_pools_had_is_remembered_for_some_days(journal: Journal) -> None:
+    assert (journal.samples(), journal.sampled_at()) == ((), {})
+    old, newer, far = room(0.0), room(DAY), room(DAY + 1, node="b")
+    for sample in (old, newer, far):
+        journal.write(replace(ended(sample.at, WEB), pools=(sample,)))
+    assert journal.samples() == (old, newer, far)
+    assert journal.sampled_at() == {("local", "tank"): DAY, ("b", "tank"): DAY + 1}
+    journal.write(ended((tables.KEEP_SAMPLES_DAYS + 0.5) * DAY, WEB))
+    assert journal.samples() == (newer, far)
+
+
+def test_room_that_was_noted_while_the_clock_was_wrong_is_forgotten(journal: Journal) -> None:
+    journal.write(replace(ended(1000.0, WEB), pools=(room(1000.0), room(1000.0 + 3 * DAY))))
+    assert journal.samples() == (room(1000.0),)
+
+
+def test_a_journal_of_an_older_release_is_read_and_goes_on(journal: Journal) -> None:
+    journal.write(ended(1.0, WEB))
+    connection = sqlite3.connect(journal.path)
+    connection.executescript("DROP TABLE pools; PRAGMA user_version = 1")
+    connection.close()
+    assert [run.started for run in journal.runs()] == [1.0]
+    assert (journal.samples(), journal.sampled_at()) == ((), {})
+    assert journal.write(replace(ended(2.0, WEB), pools=(room(2.0),))) == ""
+    assert [run.started for run in journal.runs()] == [2.0, 1.0]
+    assert journal.samples() == (room(2.0),)
