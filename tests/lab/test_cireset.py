@@ -8,6 +8,7 @@ import pytest
 
 from lab.lab import Lab
 from lab.node import Node
+from tests.lab.cutting import EVERY, HOSTER, running, until
 from tests.lab.world import DATASET, disk_hash, hoster, hoster_json, make_vm, prepare, value
 
 pytestmark = pytest.mark.lab
@@ -115,3 +116,40 @@ def test_a_vm_in_use_and_a_replica_are_left_alone(fresh_lab: Lab, node: Node) ->
     node.run(f"sleep 60 9<>/{DATASET}/web/disk0.img >/dev/null 2>&1 &")
     assert "open for writing" in hoster(node, "vm cireset web", code=10).stderr
     assert "seed.iso" not in node.run(f"ls /{DATASET}/web").stdout
+
+
+def test_killed_at_any_command_the_vm_has_the_old_set_or_the_new_one(node: Node) -> None:
+    disk = disk_hash(node, "web")
+    hoster(node, "vm cireset web")
+    with node.audit() as seen:
+        hoster(node, "vm cireset web --new-name web2")
+    count = len(seen.starts)
+    for turn, point in enumerate(range(1, count + 1, 1 if EVERY else max(count - 1, 1))):
+        name = _only_vm(node)
+        command = f"vm cireset {name} --new-name {'web' if name == 'web2' else 'web2'}"
+        node.audit.arm("before" if turn % 2 else "after", point, kill=HOSTER)
+        assert hoster(node, command, code=None).returncode not in {0, 2, 3, 10}, f"{point} hit nothing"
+        until(lambda: not running(node, HOSTER) and not running(node, "^zfs "))
+        node.audit.disarm()
+        _is_of_one_piece(node, _only_vm(node))
+        hoster(node, f"vm cireset {_only_vm(node)}")
+        _is_of_one_piece(node, _only_vm(node))
+        left = node.run(f"ls -A /{DATASET}/{_only_vm(node)}").stdout
+        assert ".new" not in left, (point, left)
+        assert disk_hash(node, _only_vm(node)) == disk
+
+
+def _only_vm(node: Node) -> str:
+    (vm,) = hoster_json(node, "vm list")
+    return str(vm["name"])
+
+
+def _is_of_one_piece(node: Node, name: str) -> None:
+    """The CD that the configuration names is there, and is for the card that the configuration has."""
+    folder = f"/{DATASET}/{name}"
+    config = json.loads(node.get(f"{folder}/vm_config.json"))
+    (cd,) = (disk["disk_image"] for disk in config["disks"] if disk["disk_type"] == "ahci-cd")
+    node.run(f"modprobe -a loop isofs && mkdir -p /tmp/cd && mount -o loop,ro {folder}/{cd} /tmp/cd")
+    network = node.run("cat /tmp/cd/network-config; umount /tmp/cd").stdout
+    assert config["networks"][0]["network_mac"] in network
+    assert config["networks"][0]["ip_address"] in network

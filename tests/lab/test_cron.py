@@ -69,6 +69,9 @@ def test_the_pages_snapshot_file_takes_each_type_at_its_time(fresh_lab: Lab) -> 
             node, utc, f"zfs list -H -t snapshot -o name | grep -q '{web}@{stype}_2026-07'", within_s=30
         )
     assert [name.partition("_")[0] for name in names(node, web)] == ["hourly", "daily", "weekly", "monthly"]
+    logged = node.run("journalctl --sync; journalctl -q -t hoster -o cat _TRANSPORT=syslog").stdout
+    for stype in ("hourly", "daily", "weekly"):  # the last run may not be through yet
+        assert f"snapshot_all_{stype}: web: done" in logged
 
 
 def test_the_pages_replication_file_brings_the_target_up_to_date(fresh_lab: Lab) -> None:
