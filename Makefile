@@ -58,7 +58,9 @@ test-matrix: $(READY) host-tools
 
 sweep: $(READY) host-tools
 	HOSTER_SWEEP=every $(BIN)/pytest -s tests/lab/test_interruption.py tests/lab/test_power_cuts.py \
-	    tests/lab/test_parting.py tests/lab/test_rollback.py tests/lab/test_names.py -k "killed or ten_thousand or full_target_pool"
+	    tests/lab/test_parting.py tests/lab/test_rollback.py tests/lab/test_names.py tests/lab/test_takeover.py \
+	    tests/lab/test_killed_moves.py tests/lab/test_cireset.py tests/lab/test_migration.py \
+	    -k "killed or ten_thousand or full_target_pool or moves_to_and_fro"
 
 faults: $(READY)
 	$(BIN)/python -m tests.campaign --runs 5000 --seed 1

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from hoster.errors import HosterError, OperationFailed, Refused
 from hoster.host.holders import Holder
 from hoster.host.usage import bhyve_machines
-from hoster.host.volumes import await_devices, with_devices
+from hoster.host.volumes import await_devices, device_numbers
 from hoster.model.plan import Ground, Outcome, Refusal, Report, VmReport
 from hoster.model.storage import Dataset, DatasetKind
 from hoster.model.vms import Vm
@@ -124,13 +124,16 @@ def _act(context: Context, course: Course) -> VmReport:
     """No snapshot is taken while datasets change their names. Whoever starts the VM next finds its volumes'
     devices, and never those of what is set aside."""
     holder = f"hoster, {course.report.vm} is going back"
-    devices = with_devices(_volumes(course.datasets))
+    devices = device_numbers(_volumes(course.datasets))
     with context.locks.hold(SNAPSHOTS_LOCK, holder=holder, wait_s=SNAPSHOTS_WAIT_S):
         report = course.act()
     if not devices:
         return report
-    view = context.zfs.look_for([course.datasets[0].name])
-    missing = await_devices(_volumes(view.datasets.values()))
+    now = context.zfs.look_for([course.datasets[0].name]).datasets
+    # What has taken the place of another dataset has another device.
+    left = {d.name for d in course.datasets if d.name in now and now[d.name].guid != d.guid}
+    former = {name: number for name, number in devices.items() if name in left}
+    missing = await_devices(_volumes(now.values()), former)
     if not missing:
         return report
     return replace(report, notes=(*report.notes, f"not there yet: the device of {', '.join(missing)}"))

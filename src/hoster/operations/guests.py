@@ -7,6 +7,7 @@ missing from every snapshot and replica without a sign.
 from __future__ import annotations
 
 import contextlib
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,7 @@ _TAIL = 256 * 1024
 """So much of a log is looked at for its last lines, in bytes."""
 
 _VOLUMES = Path("/dev/zvol")
+_PARTITION = re.compile(r"zd\d+p\d+")
 
 
 def reference(context: Context, name: str) -> GuestRef:
@@ -69,6 +71,14 @@ def image_paths(vm: Vm) -> tuple[Path, ...]:
         return tuple(volumes)
     folder = Path(vm.dataset.mountpoint)
     return tuple(dict.fromkeys([*(_place(vm, disk, folder) for disk in vm.config.disks), *volumes]))
+
+
+def volumes_of(guest: Guest) -> tuple[str, ...]:
+    """The datasets of the volumes that are its disks; partitions of volumes are left out."""
+    paths = (drive.path for drive in guest.drives if drive.path.is_relative_to(_VOLUMES))
+    return tuple(
+        str(path.relative_to(_VOLUMES)) for path in paths if not _PARTITION.fullmatch(path.resolve().name)
+    )
 
 
 def notes_on(vm: Vm, guest: Guest) -> Iterator[str]:

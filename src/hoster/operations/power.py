@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
-from hoster.errors import Refused
+from hoster.errors import OperationFailed, Refused
 from hoster.host.usage import Opener, bhyve_machines, openers
+from hoster.host.volumes import await_devices
 from hoster.hypervisors.registry import has_driver
 from hoster.model.storage import Role
 from hoster.model.vms import Vm
 from hoster.operations.context import Context
-from hoster.operations.guests import guest_of, image_paths, link_log, notes_on, reference
+from hoster.operations.guests import guest_of, image_paths, link_log, notes_on, reference, volumes_of
 from hoster.operations.inventory import look_around
 from hoster.operations.permission import UNATTENDED, Asking, refuse_if_taken_over
 from hoster.operations.primacy import finish, is_whole
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 STOP_LIMIT_S = 120.0
 """How long a guest is waited for that was asked to power down."""
+
+_DEVICES_LIMIT_S = 5.0
 
 
 class Started(Struct, frozen=True):
@@ -88,6 +91,7 @@ def start_held(context: Context, vm: Vm, asking: Asking = UNATTENDED) -> Started
     guest = _startable(context, vm)
     refuse_if_taken_over(context, vm, asking)
     plan = _plan(context, vm, guest)
+    _expect_own_devices(guest)
     running = context.hypervisor.start(guest)
     unlinked = link_log(guest)
     return Started(running, (*plan.notes, unlinked) if unlinked else plan.notes)
@@ -106,6 +110,16 @@ def start_plan(context: Context, vm: Vm) -> Plan:
 def _plan(context: Context, vm: Vm, guest: Guest) -> Plan:
     plan = context.hypervisor.plan(guest)
     return replace(plan, notes=(*plan.notes, *notes_on(vm, guest)))
+
+
+def _expect_own_devices(guest: Guest) -> None:
+    """OperationFailed if a disk's name leads to another volume: one that was renamed, say, or set aside."""
+    wrong = await_devices(volumes_of(guest), limit_s=_DEVICES_LIMIT_S)
+    if wrong:
+        raise OperationFailed(
+            f"{guest.ref.name}: /dev/zvol/{wrong[0]} is not the device of {wrong[0]}",
+            hint="udevadm trigger --subsystem-match=block",
+        )
 
 
 def _startable(context: Context, vm: Vm) -> Guest:

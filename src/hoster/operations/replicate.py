@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 
@@ -173,7 +173,7 @@ def _run(
     observer: Observer,
 ) -> list[VmReport]:
     reports: list[VmReport] = []
-    sites, there, finished = _look_there(context, request, target, cases)
+    sites, there, finished, origins = _look_there(context, request, target, cases)
     snapshots = [s for case in cases for d in case.vm.everything for s in d.snapshots]
     holds = context.zfs.holds([s.full_name for s in snapshots if s.holds])
     jobs: list[Job] = []
@@ -189,7 +189,7 @@ def _run(
         if request.dry_run and note:
             reports.append(VmReport(case.vm.name, Outcome.PLANNED, notes=(note,)))
             continue
-        match _decided(context, request, case, site, _at_and_below(there, case.target), left):
+        match _decided(context, request, case, site, _at_and_below(there, case.target), left, origins):
             case VmReport() as report:
                 reports.append(replace(report, notes=(*report.notes, note)) if note else report)
             case Job() as job:
@@ -208,11 +208,12 @@ def _decided(
     site: TargetSite,
     there: Sequence[Dataset],
     left_holds: tuple[str, ...],
+    origins: Container[str],
 ) -> VmReport | Job:
     """The job for one VM, or the report where there is none to do."""
     vm = case.vm
     subject = Subject(vm.name, vm.dataset, vm.role, vm.parent, vm.descendants)
-    match judge(subject, site, case.target, there, request.terms):
+    match judge(subject, site, case.target, there, request.terms, origins):
         case Refusal() as refusal:
             notes = superseded(context, vm, refusal, there, dry_run=request.dry_run)
             return VmReport(
@@ -241,9 +242,10 @@ def _decided(
 
 def _look_there(
     context: Context, request: ReplicationRequest, target: ZfsStore, cases: Sequence[_Case]
-) -> tuple[dict[tuple[str, str], TargetSite], View, dict[str, str | HosterError]]:
-    """What the target has of these VMs, and of the datasets that replicas lie in; and what was done there, or
-    in a dry run would be, about swaps that a crash has left half done."""
+) -> tuple[dict[tuple[str, str], TargetSite], View, dict[str, str | HosterError], frozenset[str]]:
+    """What the target has of these VMs, and of the datasets that replicas lie in; what was done there, or
+    in a dry run would be, about swaps that a crash has left half done; and which snapshots have a clone near
+    the replicas."""
     parents = sorted({case.parent for case in cases})
     seen = target.look_beside(parents)
     beside = tuple(seen.datasets.values())
@@ -253,6 +255,9 @@ def _look_there(
         finished = {root: _FINISHED_FIRST.format(root) for root, _ in unfinished(beside) if root in roots}
     else:
         finished = finish_left(target, beside, roots)
+        if finished:
+            beside = tuple(target.look_beside(parents).datasets.values())
+    origins = frozenset(dataset.origin for dataset in beside if dataset.origin is not None)
     if request.create_parent and not request.dry_run:
         missing = [p for p in parents if seen.get(p) is None]
         for parent in missing:
@@ -271,7 +276,7 @@ def _look_there(
         sites[case.parent, pool] = TargetSite(
             target.node, case.parent, guid, same_pool=same, encrypted=encrypted
         )
-    return sites, there, finished
+    return sites, there, finished, origins
 
 
 def _end_abandoned(target: ZfsStore, there: View) -> bool:

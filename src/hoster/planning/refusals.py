@@ -24,6 +24,12 @@ LOCAL = "local"
 """What this node itself is called as a target."""
 
 
+_LOG_HEADER_BYTES = 65536
+"""What the header of the intent log may take up, with its copies and parity. A clone of a snapshot in which
+that log was in use counts so much as written, though nothing was (seen on OpenZFS 2.3.9): so does what took
+the place of a copy that was set aside, if nothing has arrived since."""
+
+
 class TargetSite(Struct, frozen=True):
     """Where replicas go: the node as the user calls it, the dataset they lie in, its GUID (None: missing).
 
@@ -120,10 +126,12 @@ def refuse_at_target(
     base: Version | None,
     *,
     diverged: bool = False,
+    parted: bool = False,
 ) -> Refusal | None:
     """The ground that lies in what the target has of one of the VM's datasets, if any.
 
     ``diverged``: what is newer there than ``base`` is going to be set aside, and is in nobody's way.
+    ``parted``: it was set aside by an earlier run, and nothing has arrived since.
     """
     return (
         _not_ours(subject, site, source, replica)
@@ -133,7 +141,7 @@ def refuse_at_target(
         or _no_common_version(subject, site, replica, base)
         or (base is not None and not diverged and _is_ahead(subject, site, replica, mode, base))
         or (base is not None and _name_is_taken(subject, site, source, replica, base, diverged))
-        or (not (diverged and replica.marks.demoted) and _was_modified(subject, site, replica))
+        or (not (diverged and replica.marks.demoted) and _was_modified(subject, site, replica, parted=parted))
         or None
     )
 
@@ -341,9 +349,11 @@ def _name_is_taken(
     )
 
 
-def _was_modified(subject: Subject, site: TargetSite, target: Dataset) -> Refusal | None:
+def _was_modified(subject: Subject, site: TargetSite, target: Dataset, *, parted: bool) -> Refusal | None:
     if target.written == 0 or target.newest is None:
         return None
+    if parted and target.written <= _LOG_HEADER_BYTES:
+        return None  # should it be more than the header after all, the receive itself refuses
     rollback = site.there("zfs", "rollback", target.newest.full_name)
     return Refusal(
         subject.name,

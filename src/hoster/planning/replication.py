@@ -7,7 +7,7 @@ over what is there; what the target holds that this source did not send is never
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -78,20 +78,33 @@ def judge(
     target_name: str,
     there: Sequence[Dataset],
     terms: Terms | None = None,
+    origins: Container[str] = (),
 ) -> Clearance | Refusal:
-    """Whether ``subject`` may be replicated to ``target_name``; ``there`` was seen at and below that."""
+    """Whether ``subject`` may be replicated to ``target_name``; ``there`` was seen at and below that.
+
+    ``origins`` are the snapshots on the target that have a clone, by their full names.
+    """
     terms = terms or Terms()
     found = {dataset.name: dataset for dataset in there}
     refusal = refuse_at_source(subject, site, terms)
     if refusal is not None:
         return refusal
+    own = found.get(target_name)
+    parted = own is not None and own.newest is not None and own.newest.full_name in origins
     parts: list[Part] = []
     for source in subject.everything:
         name = target_name + source.name.removeprefix(subject.dataset.name)
         part = _part(subject, source, name, found.get(name), site, terms.mode_of(source))
         if part.replica is not None:
             refusal = refuse_at_target(
-                subject, site, source, part.replica, part.mode, part.base, diverged=part.diverged
+                subject,
+                site,
+                source,
+                part.replica,
+                part.mode,
+                part.base,
+                diverged=part.diverged,
+                parted=parted,
             )
             if refusal is not None:
                 return refusal
