@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from hoster.model.schedules import Target
-from hoster.model.storage import Site
 from hoster.model.vms import Vm
 from hoster.operations.context import Context
 from hoster.operations.promises import promise_of
+from hoster.planning.schedules import targets_of
 from hoster.records.metrics import Sample
 from hoster.records.runs import Remembered
 
@@ -27,29 +26,16 @@ def awaited_samples(context: Context, vms: Iterable[Vm], known: Iterable[Remembe
     except OSError:
         return
     remembered = {(one.vm, one.node, one.target): one for one in known}
-    for vm, site in _wanted(context, vms):
-        before = remembered.get((vm.name, site.endpoint, site.dataset))
-        if before is not None and before.data_at is not None:
-            continue
-        promise = promise_of(context.settings, vm.name, vm, site.endpoint, site.dataset)
-        labels = {"vm": vm.name, "target": site.endpoint, "dataset": site.dataset}
-        if before is None:
-            yield Sample("hoster_replication_promise_seconds", labels, promise.rpo_s)
-        due = promise.late_at(since)
-        assert due is not None, "there is a moment to count from"
-        yield Sample("hoster_replication_due_timestamp_seconds", labels, due)
-
-
-def _wanted(context: Context, vms: Iterable[Vm]) -> Iterator[tuple[Vm, Site]]:
-    """Where the schedules want replicas of these VMs, each place once."""
     for vm in vms:
-        if not vm.is_primary:
-            continue
-        taking = (one for one in context.settings.schedules if one.selection.takes(vm))
-        places = dict.fromkeys(_place(vm, target) for schedule in taking for target in schedule.targets)
-        yield from ((vm, place) for place in places)
-
-
-def _place(vm: Vm, target: Target) -> Site:
-    parent = target.dataset or vm.dataset.name.rpartition("/")[0]
-    return Site(str(target.endpoint), f"{parent}/{vm.name}")
+        wanted = targets_of(context.settings.schedules, vm) if vm.is_primary else {}
+        for node, dataset in wanted:
+            before = remembered.get((vm.name, node, dataset))
+            if before is not None and before.data_at is not None:
+                continue
+            promise = promise_of(context.settings, vm.name, vm, node, dataset)
+            labels = {"vm": vm.name, "target": node, "dataset": dataset}
+            if before is None:
+                yield Sample("hoster_replication_promise_seconds", labels, promise.rpo_s)
+            due = promise.late_at(since)
+            assert due is not None, "there is a moment to count from"
+            yield Sample("hoster_replication_due_timestamp_seconds", labels, due)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -24,12 +24,12 @@ from hoster.operations.power import running_now
 from hoster.operations.promises import promise_of
 from hoster.operations.replicas import branches_of
 from hoster.planning.lag import behind_bytes
-from hoster.planning.schedules import targets_of
 from hoster.records.journal import Journal
 from hoster.records.markers import markers
 from hoster.records.metrics import Sample
 from hoster.records.runs import JobStanding, Remembered
-from hoster.zfs.pools import Pool, pools
+from hoster.zfs.pools import Pool, pools, scrubs, verified_at
+from hoster.zfs.store import pool_of
 
 _OUTCOMES = tuple(outcome for outcome in Outcome if outcome is not Outcome.PLANNED)
 _OTHER = "other"
@@ -49,14 +49,16 @@ def measure(context: Context) -> Measured:
     problems: list[str] = []
     stock: Inventory | None = None
     found: tuple[Pool, ...] = ()
+    scanned: dict[str, str] = {}
     try:
         stock = look_around(context, mend=False)
-        names = (dataset.partition("/")[0] for dataset in context.datasets)
+        names = {pool_of(dataset) for dataset in context.datasets}
         found = pools(context.zfs.host, context.runner, names)
+        scanned = scrubs(context.zfs.host, context.runner, names)
     except HosterError as error:
         problems.append(error.message)
     of_runs = _of_runs(context, stock, problems)
-    of_node = [*_pool_samples(found)]
+    of_node = [*_pool_samples(found), *_scrub_samples(scanned)]
     if stock is not None:
         of_node += _original_counters(context, stock)
     return Measured(tuple(of_runs), tuple(of_node), tuple(problems))
@@ -91,8 +93,6 @@ def _of_runs(context: Context, stock: Inventory | None, problems: list[str]) -> 
     by_name = {vm.name: vm for vm in stock.vms} if stock is not None else {}
     for replica in _of_this_node(known or (), stock):
         samples += _replica_samples(context, replica, by_name.get(replica.vm))
-    if stock is not None and known is not None:
-        samples += _awaited_samples(context, stock, known)
     if stock is not None and known is not None:
         samples += awaited_samples(context, stock.vms, _of_this_node(known, stock))
     for job in jobs:
@@ -145,24 +145,6 @@ def _replica_samples(context: Context, replica: Remembered, vm: Vm | None) -> It
     yield sample("last_duration_seconds", replica.seconds)
     yield sample("last_sent_bytes", replica.sent_bytes)
     yield sample("failures_since_success", replica.failures)
-
-
-def _awaited_samples(context: Context, stock: Inventory, known: Sequence[Remembered]) -> Iterator[Sample]:
-    """What is promised of replicas that schedules are to make and no run has: late by the VM's oldest
-    snapshot."""
-    there = {(one.vm, one.node, one.target) for one in known}
-    for vm in stock.vms:
-        if not vm.is_primary or not vm.dataset.snapshots:
-            continue
-        oldest = min(snapshot.creation for snapshot in vm.dataset.snapshots)
-        for node, dataset in targets_of(context.settings.schedules, vm):
-            if (vm.name, node, dataset) not in there:
-                labels = {"vm": vm.name, "target": node, "dataset": dataset}
-                promise = promise_of(context.settings, vm.name, vm, node, dataset)
-                yield Sample("hoster_replication_promise_seconds", labels, promise.rpo_s)
-                due = promise.late_at(oldest)
-                assert due is not None, "there are data"
-                yield Sample("hoster_replication_due_timestamp_seconds", labels, due)
 
 
 def _job_samples(job: JobStanding) -> Iterator[Sample]:
@@ -237,6 +219,13 @@ def _pool_samples(found: Sequence[Pool]) -> Iterator[Sample]:
         }
         for info, value in original.items():
             yield Sample("zpool_info", {**labels, "info": info}, value)
+
+
+def _scrub_samples(scanned: Mapping[str, str]) -> Iterator[Sample]:
+    for pool, scan in scanned.items():
+        at = verified_at(scan)
+        if at is not None:
+            yield Sample("hoster_pool_verified_timestamp_seconds", {"pool": pool}, at)
 
 
 def _original_counters(context: Context, stock: Inventory) -> Iterator[Sample]:

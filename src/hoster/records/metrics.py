@@ -137,6 +137,11 @@ METRICS = (
     Metric("hoster_pool_allocated_bytes", ("pool",), "What of it is taken."),
     Metric("hoster_pool_free_bytes", ("pool",), "What of it is free."),
     Metric("hoster_pool_fragmentation_ratio", ("pool",), "How fragmented its free space is, from 0 to 1."),
+    Metric(
+        "hoster_pool_verified_timestamp_seconds",
+        ("pool",),
+        "When the last scrub ended that read all of it and found nothing wrong; 0: there is none.",
+    ),
     Metric("hoster", ("counter", "version"), "The original's: VMs by counter, and the version."),
     Metric("zpool_info", ("pool", "info"), "The original's: size, allocated, free and so on of a pool."),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from datetime import datetime
 
 from msgspec import Struct
 
@@ -15,6 +16,9 @@ from hoster.zfs.failures import zfs_error
 _COLUMNS = ("name", "size", "allocated", "free", "fragmentation", "capacity", "dedupratio", "health")
 _TIMEOUT_S = 120.0
 _SECTION = re.compile(r"^ *(pool|scan): (.*)$")
+_CLEAN = re.compile(r"scrub repaired .* with 0 errors on (.+)")
+_CTIME = "%a %b %d %H:%M:%S %Y"
+_NEVER = "never scrubbed"
 
 
 class Pool(Struct, frozen=True):
@@ -63,10 +67,25 @@ def scrubs(host: Host, runner: Runner, names: Iterable[str]) -> dict[str, str]:
         if section := _SECTION.match(line):
             if section[1] == "pool":
                 pool = section[2].strip()
-                found[pool] = "never scrubbed"
+                found[pool] = _NEVER
             else:
                 found[pool] = section[2].strip()
     return found
+
+
+def verified_at(scan: str) -> float | None:
+    """When the last scrub ended, in Unix seconds, by its words on this very node: everything in the pool was
+    read then, and nothing was wrong. 0 where it found errors, and where there was none; None while one is
+    under way, and after a resilver, which takes its place in what the pool tells."""
+    if scan == _NEVER or (scan.startswith("scrub repaired") and not _CLEAN.fullmatch(scan)):
+        return 0.0
+    ended = _CLEAN.fullmatch(scan)
+    if ended is None:
+        return None
+    try:
+        return datetime.strptime(ended[1], _CTIME).timestamp()
+    except ValueError:
+        return None
 
 
 def parse_pools(printed: str) -> tuple[Pool, ...]:

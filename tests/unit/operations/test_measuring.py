@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,8 @@ from msgspec.structs import replace
 from hoster.config.settings import Settings
 from hoster.host.locks import Locks
 from hoster.host.reach import LocalHost
-from hoster.model.names import Endpoint
 from hoster.model.plan import Common, Ground, Outcome, VmReport
 from hoster.model.promises import Promises
-from hoster.model.schedules import Schedule, Selection, Target
 from hoster.model.storage import Dataset, Role
 from hoster.operations.context import Context
 from hoster.operations.measuring import measure
@@ -25,6 +24,10 @@ from hoster.testing import VM_ID, Says, ScriptedRunner, dataset, guid_of, listin
 from hoster.zfs.store import ZfsStore
 
 POOLS = "tank\t1000\t400\t600\t7\t40\t1.25\tONLINE\n"
+STATUS = """\
+  pool: tank
+  scan: scrub repaired 0B in 00:00:01 with 0 errors on Sun Nov  8 00:24:02 2026
+"""
 RUN = Run(RunKind.REPLICATION, "to_b", "b")
 
 
@@ -35,6 +38,7 @@ class Node:
         self.runner = ScriptedRunner()
         self.runner.answer(("zfs", "get"), Says(listing(dataset("tank/vm"), *datasets)))
         self.runner.answer(("zpool", "list"), Says(pools))
+        self.runner.answer(("zpool", "status"), Says(STATUS))
         settings = Settings(
             Path("/nowhere"),
             ("tank/vm",),
@@ -56,7 +60,9 @@ class Node:
         measured = measure(self.context)
         text = exposition((*measured.of_runs, *measured.of_node)).decode()
         lines = [line for line in text.splitlines() if not line.startswith("#")]
-        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+        found = {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+        assert len(found) == len(lines), "one is there twice"
+        return found
 
 
 def vm(history: str, name: str = "web", role: Role = Role.PRIMARY) -> Dataset:
@@ -103,24 +109,6 @@ def test_a_replica_is_measured_by_what_is_known_and_by_what_was_written_since(tm
         'hoster_replication_last_outcome{dataset="tank/vm/web",outcome="done",target="b",vm="web"}'
     ]
     assert samples['hoster_vm_targets{vm="web"}'] == 1
-
-
-def test_what_a_schedule_is_to_send_and_no_run_has_is_due_by_the_oldest_snapshot(tmp_path: Path) -> None:
-    node = Node(tmp_path, vm("d1 d2"), vm("", "new"), vm("d1", "copy", Role.REPLICA))
-    node.ran(1000.0, report())
-    targets = (Target("b", Endpoint("b")), Target("c", Endpoint("c"), "usb", rpo_minutes=60))
-    schedule = Schedule("s", Selection(vms=("web", "new", "copy")), {}, targets)
-    settings = replace(node.context.settings, schedules=(schedule,))
-    node.context = replace(node.context, settings=settings)
-    due = {key: value for key, value in node.samples.items() if "_due_" in key}
-    awaited = '{dataset="usb/web",target="c",vm="web"}'
-    oldest = vm("d1").snapshots[0].creation
-    assert due == {
-        f"hoster_replication_due_timestamp_seconds{REPLICA}": 1300,
-        f"hoster_replication_due_timestamp_seconds{awaited}": oldest + 3600,
-    }
-    assert node.samples[f"hoster_replication_promise_seconds{awaited}"] == 3600
-    assert f"hoster_replication_data_timestamp_seconds{awaited}" not in node.samples
 
 
 def test_a_refusal_is_measured_with_its_ground(tmp_path: Path) -> None:
@@ -261,3 +249,8 @@ def test_a_sample_of_a_metric_that_is_not_in_the_table_is_a_bug() -> None:
         exposition([Sample("hoster_unheard_of", {}, 1)])
     with pytest.raises(AssertionError):
         exposition([Sample("hoster_look_success", {"vm": "web"}, 1)])
+
+
+def test_when_the_pool_was_read_whole_is_measured(tmp_path: Path) -> None:
+    at = datetime(2026, 11, 8, 0, 24, 2).astimezone().timestamp()
+    assert Node(tmp_path).samples['hoster_pool_verified_timestamp_seconds{pool="tank"}'] == at

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import pytest
 
 from hoster.errors import DatasetMissing, ZfsError
 from hoster.testing import NamedHost, Says, ScriptedRunner
-from hoster.zfs.pools import Pool, parse_pools, pools, scrubs
+from hoster.zfs.pools import Pool, parse_pools, pools, scrubs, verified_at
 
 HOST = NamedHost("b")
 # zpool list -Hp -o name,size,allocated,free,fragmentation,capacity,dedupratio,health
@@ -71,3 +73,32 @@ def test_the_last_scrub_is_told_in_the_words_of_zpool() -> None:
         "fast": "scrub repaired 0B in 00:00:01 with 0 errors on Sun Nov  8 00:24:02 2026",
         "tank": "never scrubbed",
     }
+
+
+@pytest.mark.parametrize(
+    ("scan", "at"),
+    [
+        ("scrub repaired 0B in 00:00:01 with 0 errors on Sun Nov  8 00:24:02 2026", (2026, 11, 8, 0, 24, 2)),
+        (
+            "scrub repaired 4K in 0 days 00:00:01 with 0 errors on Sun Nov 15 00:24:02 2026",
+            (2026, 11, 15, 0, 24, 2),
+        ),
+    ],
+)
+def test_a_scrub_without_errors_has_verified_the_pool(scan: str, at: tuple[int, ...]) -> None:
+    year, month, day, hour, minute, second = at
+    assert verified_at(scan) == datetime(year, month, day, hour, minute, second).astimezone().timestamp()
+
+
+@pytest.mark.parametrize(
+    ("scan", "expected"),
+    [
+        ("never scrubbed", 0),
+        ("scrub repaired 0B in 00:00:01 with 3 errors on Sun Nov  8 00:24:02 2026", 0),
+        ("scrub in progress since Sun Nov  8 00:24:02 2026", None),
+        ("resilvered 36K in 00:00:00 with 0 errors on Sun Nov  8 00:24:02 2026", None),
+        ("scrub repaired 0B in 00:00:01 with 0 errors on a day", None),
+    ],
+)
+def test_nothing_else_has(scan: str, expected: float | None) -> None:
+    assert verified_at(scan) == expected
