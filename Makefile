@@ -5,7 +5,7 @@
 # make bench-pump   what a stream costs, and how well a speed limit is kept; `make bench-plan` the same of planning
 # make bench-replicate   what many small VMs cost in the lab, and what one channel for all would save; an hour
 # make faults  thousands of runs with accidents on a model of ZFS, each from its seed; minutes
-# make sweep   everything killed, cut and switched off at every point, and 10,000 snapshots, in the lab; hours
+# make sweep   everything killed before and after every command, cut and switched off, and 10,000 snapshots, in the lab; hours
 # make test-matrix  what depends on OpenZFS, on 2.1, 2.3 and 2.4, and from 2.3 to 2.1; an hour and more
 # make lab     two nodes to play with, until Ctrl-C
 # make clean   what was built here; `make clean-lab` also the cached images

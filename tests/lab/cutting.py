@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Literal, TypeVar
 
 from lab.node import Node
 from tests.lab.world import DATASET, disk_hash, guids, replica_hash
@@ -12,11 +13,26 @@ from tests.lab.world import DATASET, disk_hash, guids, replica_hash
 EVERY = os.environ.get("HOSTER_SWEEP") == "every"
 """Whether all points are swept (`make sweep`), or a sample of them (`make test`)."""
 
+When = Literal["before", "after"]
+BOTH: tuple[When, When] = ("before", "after")
+
+T = TypeVar("T")
+
 HOSTER = "run_module"
 """A word of the command line by which a node's hoster is started, and of nothing else's."""
 
 SENDS = "^zfs send"
 RECEIVES = "^zfs receive"
+
+
+def kill_points(points: Sequence[T], sample: int) -> list[tuple[When, T]]:
+    """Where to kill: before and after each of these points in a sweep; else at ``sample`` of them, from the
+    first to the last, by turns after and before."""
+    if EVERY:
+        return [(when, point) for point in points for when in BOTH]
+    count = min(sample, len(points))
+    chosen = [points[round(turn * (len(points) - 1) / max(count - 1, 1))] for turn in range(count)]
+    return [("before" if turn % 2 else "after", point) for turn, point in enumerate(chosen)]
 
 
 def until(happened: Callable[[], object], *, within_s: float = 60.0, what: str = "it") -> None:

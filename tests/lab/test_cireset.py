@@ -8,7 +8,7 @@ import pytest
 
 from lab.lab import Lab
 from lab.node import Node
-from tests.lab.cutting import EVERY, HOSTER, running, until
+from tests.lab.cutting import HOSTER, kill_points, running, until
 from tests.lab.world import DATASET, disk_hash, hoster, hoster_json, make_vm, prepare, value
 
 pytestmark = pytest.mark.lab
@@ -123,11 +123,10 @@ def test_killed_at_any_command_the_vm_has_the_old_set_or_the_new_one(node: Node)
     hoster(node, "vm cireset web")
     with node.audit() as seen:
         hoster(node, "vm cireset web --new-name web2")
-    count = len(seen.starts)
-    for turn, point in enumerate(range(1, count + 1, 1 if EVERY else max(count - 1, 1))):
+    for when, point in kill_points(range(1, len(seen.starts) + 1), 2):
         name = _only_vm(node)
         command = f"vm cireset {name} --new-name {'web' if name == 'web2' else 'web2'}"
-        node.audit.arm("before" if turn % 2 else "after", point, kill=HOSTER)
+        node.audit.arm(when, point, kill=HOSTER)
         assert hoster(node, command, code=None).returncode not in {0, 2, 3, 10}, f"{point} hit nothing"
         until(lambda: not running(node, HOSTER) and not running(node, "^zfs "))
         node.audit.disarm()

@@ -1,7 +1,7 @@
 """hoster is killed while a VM changes hands: one side can start it, and the same command again ends it well.
 
 Each command is tried once without harm, to learn what it starts; then it is killed at what changes something,
-by turns before and after. A VM that has changed hands goes back with the next turn, so none is made anew.
+before and after. A VM that has changed hands goes back with the next turn, so none is made anew.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lab.audit import Started
 from lab.counting_guest import disk_image
 from lab.lab import Lab
 from lab.node import Node
-from tests.lab.cutting import EVERY, HOSTER, running, until
+from tests.lab.cutting import EVERY, HOSTER, When, kill_points, running, until
 from tests.lab.world import DATASET, guids, hoster, prepare, value
 
 pytestmark = pytest.mark.lab
@@ -144,23 +144,22 @@ def learn(sides: Sides, act: Callable[[Sides], object]) -> list[Point]:
     return points_of(here.starts, there.starts)
 
 
-def turns(points: Sequence[Point]) -> Sequence[Point]:
-    """The points to be tried: all; or where the hoster there gives its copy the right to run, and the last
-    one of this side before it asks it to."""
+def turns(points: Sequence[Point]) -> Sequence[tuple[When, Point]]:
+    """What is to be tried: before and after all points; or after the hoster there gives its copy the right to
+    run, and before the last one of this side that comes before it asks it to."""
     if EVERY:
-        return points
+        return kill_points(points, len(points))
     there = next(point for point in points if point.side == "there" and _COMMITS in point.command)
     here = [point.side == "here" and _ASKS_FAR_HOSTER in point.command for point in points].index(True)
-    return [there, points[here - 1]]
+    return [("after", there), ("before", points[here - 1])]
 
 
-def killed(sides: Sides, point: Point, turn: int, command: str) -> str:
+def killed(sides: Sides, when: When, point: Point, command: str) -> str:
     """Runs the command, and kills the hoster of that side at that start; what that was.
 
     What is killed before a start does not see its end; what was to be started may still run.
     """
     node = sides.node(point)
-    when: Literal["before", "after"] = "before" if turn % 2 else "after"
     node.audit.start()
     node.audit.arm(when, point.start, kill=HOSTER)
     code = hoster(sides.here, command, code=None, timeout_s=300).returncode
@@ -199,10 +198,10 @@ def test_a_migration_killed_at_any_command_leaves_one_side_and_is_finished(fresh
     points = learn(sides, move)
     sides = sides.swapped()
     sided = set()
-    for turn, point in enumerate(turns(points)):
+    for turn, (when, point) in enumerate(turns(points)):
         write(sides.here)
         data = content(sides.here)
-        what = killed(sides, point, turn, f"vm migrate web --endpoint {sides.there.name}")
+        what = killed(sides, when, point, f"vm migrate web --endpoint {sides.there.name}")
         (side,) = can_start(nodes)
         print(what, "here" if side == sides.here.name else "there", sep=", ", flush=True)
         if turn % 5 == 0:
@@ -231,10 +230,10 @@ def test_a_failback_killed_at_any_command_keeps_the_new_side_and_is_finished(fre
     _take_over(sides)
     points = learn(sides, go_back)
     sides = sides.swapped()
-    for turn, point in enumerate(points):
+    for when, point in turns(points):
         alone = _take_over(sides)
         data = content(sides.here)
-        what = killed(sides, point, turn, f"vm failback web --endpoint {sides.there.name}")
+        what = killed(sides, when, point, f"vm failback web --endpoint {sides.there.name}")
         print(what, flush=True)
         assert can_start([one, two]) == [sides.here.name], what
         go_back(sides)
@@ -277,9 +276,9 @@ def test_a_restore_killed_at_any_command_goes_on_with_the_same_command(fresh_lab
 
     one.run(f"zfs destroy -r {WEB}")
     points = learn(sides, lambda sides: hoster(sides.here, command))
-    for turn, point in enumerate(points):
+    for when, point in turns(points):
         one.run(f"zfs destroy -r {WEB}")
-        what = killed(sides, point, turn, command)
+        what = killed(sides, when, point, command)
         print(what, flush=True)
         assert can_start([one, two]) in ([], ["node1"]), what
         again = hoster(one, command, code=None)

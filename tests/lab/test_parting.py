@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from lab.audit import Started
 from lab.lab import Lab
 from lab.node import Node
+from tests.lab.cutting import kill_points
 from tests.lab.histories import (
     DISK,
     FIRST,
@@ -42,8 +42,8 @@ from tests.lab.world import (
 
 pytestmark = pytest.mark.lab
 
-_POINTS = 9 if os.environ.get("HOSTER_SWEEP") == "every" else 4
-"""At how many of the commands of a swap hoster is killed, from the first to the last; `make sweep`: more."""
+_POINTS = 4
+"""At how many of the commands of a swap hoster is killed, but in a sweep."""
 
 
 @pytest.fixture
@@ -203,14 +203,14 @@ def test_killed_while_it_sets_aside_one_more_run_finishes_it(pair: Lab) -> None:
     swap = _of_the_swap(seen.starts)
     hit: list[str] = []
     guids_before = every_guid(target)
-    for turn in range(_POINTS):
-        point = swap[round(turn * (len(swap) - 1) / (_POINTS - 1))]
+    turns = kill_points(swap, _POINTS)
+    for when, point in turns:
         parted()
         source.audit.start()
-        source.audit.arm("before" if turn % 2 else "after", point, kill=HOSTER)
+        source.audit.arm(when, point, kill=HOSTER)
         killed = source.run(f"hoster {replicate}", check=False)
         source.audit.disarm()
-        hit.append(f"{'before' if turn % 2 else 'after'} {_said(source.audit.stop()[point - 1])}")
+        hit.append(f"{when} {_said(source.audit.stop()[point - 1])}")
         assert killed.returncode != 0, hit[-1]
         until(lambda: not target.run("pgrep -f '[z]fs (set|clone|pro|ren|allow|inherit|get)' || true").stdout)
         report = vm_report(hoster_json(source, replicate, code=None), "web")
@@ -225,4 +225,4 @@ def test_killed_while_it_sets_aside_one_more_run_finishes_it(pair: Lab) -> None:
         assert "hoster:swap" not in left, hit[-1]
     print("killed", *hit, sep="\n  ")
     assert replica_hash(target, "web") == disk_hash(source, "web")
-    assert len(branch_names(target)) == 1 + _POINTS
+    assert len(branch_names(target)) == 1 + len(turns)

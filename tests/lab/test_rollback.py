@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 from lab.audit import Started
 from lab.lab import Lab
 from lab.node import Node
+from tests.lab.cutting import kill_points
 from tests.lab.histories import (
     DISK,
     FIRST,
@@ -44,8 +44,8 @@ pytestmark = pytest.mark.lab
 PARTS = (WEB, DISK, LOGS)
 ROLLBACK = f"snapshot rollback web {FIRST}"
 
-_POINTS = 99 if os.environ.get("HOSTER_SWEEP") == "every" else 4
-"""At how many of the commands of a rollback hoster is killed, from the first to the last; at most all."""
+_POINTS = 4
+"""At how many of the commands of a rollback hoster is killed, but in a sweep."""
 
 
 @pytest.fixture
@@ -261,27 +261,26 @@ def test_killed_while_it_goes_back_the_next_command_finishes_it(pair: Lab) -> No
     source.audit.start()
     hoster(source, ROLLBACK)
     points = _changing(source.audit.stop())
-    count = min(_POINTS, len(points))
     hit: list[str] = []
-    for turn in range(count):
+    for when, point in kill_points(points, _POINTS):
         (branch,) = branch_names(source)
         hoster(source, f"vm branches restore {branch}")
         hoster(source, f"vm branches destroy {branch_names(source)[0]} -y")
         assert state(source) == second
         kept = every_guid(source)
-        point = points[round(turn * (len(points) - 1) / max(count - 1, 1))]
         source.audit.start()
-        source.audit.arm("before" if turn % 2 else "after", point, kill=HOSTER)
+        source.audit.arm(when, point, kill=HOSTER)
         killed = source.run(f"hoster {ROLLBACK}", check=False)
         source.audit.disarm()
         started = source.audit.stop()[point - 1]
-        hit.append(f"{'before' if turn % 2 else 'after'} {' '.join(started.arguments)[:70]}")
+        hit.append(f"{when} {' '.join(started.arguments)[:70]}")
         assert killed.returncode != 0, hit[-1]
         until(
             lambda: (
                 not source.run("pgrep -f '[z]fs (set|clone|pro|ren|allow|inherit|mount|unm)' || true").stdout
             )
         )
+        assert kept == every_guid(source), f"{hit[-1]}: before any other command"
         listed = hoster_json(source, "vm list")
         assert [vm["name"] for vm in listed] == ["web"], (hit[-1], listed)
         assert state(source) in (first, second), hit[-1]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from lab.lab import Lab
 from lab.node import Node
-from tests.lab.cutting import EVERY, HOSTER
+from tests.lab.cutting import HOSTER, kill_points
 from tests.lab.world import (
     DATASET,
     disk_hash,
@@ -199,10 +199,10 @@ def test_a_takeover_killed_at_any_command_is_finished_by_the_next(fresh_lab: Lab
     fresh_lab.link.cut("node1")
     with two.audit() as seen:
         hoster(two, "change parent --vm web --accept-loss")
-    committed, points = 0, range(1, len(seen.starts) + 1, 1 if EVERY else 4)
-    for point in points:
+    committed, turns = 0, kill_points(range(1, len(seen.starts) + 1), 8)
+    for when, point in turns:
         _make_replica_again(two)
-        two.audit.arm("after", point, kill=HOSTER)
+        two.audit.arm(when, point, kill=HOSTER)
         killed = hoster(two, "change parent --vm web --accept-loss", code=None)
         two.audit.disarm()
         assert killed.returncode not in {0, 3, 10}, f"point {point} hit nothing that was alive"
@@ -214,7 +214,7 @@ def test_a_takeover_killed_at_any_command_is_finished_by_the_next(fresh_lab: Lab
         assert (value(two, WEB, "mounted"), value(two, WEB, "readonly")) == ("yes", "off")
         assert sum(name.startswith("custom_") for name in names(two, WEB)) == 1
         assert disk_hash(two, "web") == sent
-    assert 0 < committed < len(points), "both sides of the commit point were tried"
+    assert 0 < committed < len(turns), "both sides of the commit point were tried"
 
 
 def _with_device(vm: str) -> str:
