@@ -277,13 +277,17 @@ def _not_a_replica(subject: Subject, site: TargetSite, target: Dataset) -> Refus
         return None
     role = there.role.value if there.role else "no role"
     epoch = f", epoch {there.epoch}" if there.epoch else ""
-    return Refusal(
-        vm,
-        Ground.NOT_A_REPLICA,
-        f"{target.name} on {site.node} is this VM, but not a replica: {role}{epoch}",
-        site.there("zfs", "set", "hoster:role=replica", target.name)
-        + "    (only if that copy is not in use any more)",
-    )
+    own = subject.dataset.marks.epoch
+    if there.epoch is not None and own is not None and there.epoch.number < own.number:
+        remedy = (
+            f"hoster vm failback {vm} --endpoint {site.node}"
+            "    (makes it a replica again; what it wrote alone becomes a branch there)"
+        )
+    else:
+        mark = site.there("zfs", "set", "hoster:role=replica", target.name)
+        remedy = f"{mark}    (only if that copy is not in use any more)"
+    evidence = f"{target.name} on {site.node} is this VM, but not a replica: {role}{epoch}"
+    return Refusal(vm, Ground.NOT_A_REPLICA, evidence, remedy)
 
 
 def _other_mode(

@@ -11,7 +11,6 @@ from hoster.model.anchors import TargetKey
 from hoster.model.plan import Ground, Refusal
 from hoster.model.storage import Dataset, Epoch, Marks, Mode, Role
 from hoster.planning.refusals import Subject, TargetSite, Terms
-from hoster.planning.replication import Clearance, judge
 from hoster.testing import VM_ID, dataset, guid_of, target_key
 from tests.unit.planning.judging import (
     ENCRYPTS,
@@ -188,30 +187,6 @@ def test_what_was_written_to_a_replica_is_shown_with_the_rollback_that_discards_
     assert refusal.ground is Ground.REPLICA_MODIFIED
     assert refusal.evidence == "512 bytes were written to tank/vm/web on backup1 since a arrived there"
     assert refusal.remedy == "ssh backup1 zfs rollback tank/vm/web@a    (discards what was written there)"
-
-
-@pytest.mark.parametrize(
-    ("history", "origins", "goes_on"),
-    [
-        ("a! ~1024", [f"{TARGET}@a"], True),
-        ("a! ~1024", [f"{TARGET}@b", f"{TARGET}/d0@a"], False),
-        ("a! ~1024", [], False),
-        ("a! ~65537", [f"{TARGET}@a"], False),
-        ("a! b! ~1024", [f"{TARGET}@a"], False),
-    ],
-)
-def test_the_log_header_of_what_was_cloned_is_nothing_that_somebody_wrote(
-    history: str, origins: list[str], goes_on: bool
-) -> None:
-    """A branch beside the replica began at its newest version: nothing has arrived since it was set aside."""
-    verdict = judge(subject("a b c"), SITE, TARGET, [replica(history)], None, origins)
-    assert isinstance(verdict, Clearance) is goes_on
-
-
-def test_so_is_that_of_a_volume_below() -> None:
-    there = [replica("a!"), replica("a! ~512", "d0")]
-    assert isinstance(judge(subject("a", d0="a b"), SITE, TARGET, there), Refusal)
-    assert isinstance(judge(subject("a", d0="a b"), SITE, TARGET, there, None, [f"{TARGET}@a"]), Clearance)
 
 
 @pytest.mark.parametrize("role", [Role.SUPERSEDED, Role.BRANCH])
