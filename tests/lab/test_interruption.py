@@ -25,7 +25,7 @@ from tests.lab.world import DATASET, guids, hoster, hoster_json, make_vm, prepar
 
 pytestmark = pytest.mark.lab
 
-STEP = 1 if EVERY else 4
+STEP = 1 if EVERY else 6
 """How far apart the commands lie at which a run is killed; `make sweep` takes every one."""
 
 
