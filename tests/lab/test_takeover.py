@@ -197,6 +197,8 @@ def test_a_takeover_killed_at_any_command_is_finished_by_the_next(fresh_lab: Lab
     hoster(one, f"vm {ALL} node2")
     sent = disk_hash(one, "web")
     fresh_lab.link.cut("node1")
+    hoster(two, "change parent --vm web --accept-loss")
+    _make_replica_again(two)
     with two.audit() as seen:
         hoster(two, "change parent --vm web --accept-loss")
     committed, turns = 0, kill_points(range(1, len(seen.starts) + 1), 8)
