@@ -7,7 +7,7 @@ import pytest
 from lab.audit import Seen
 from lab.lab import Lab
 from lab.node import Node
-from tests.lab.world import DATASET, guids, hoster, make_vms, prepare
+from tests.lab.world import DATASET, configure, guids, hoster, make_vms, prepare
 
 pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("budget")]
 
@@ -19,7 +19,7 @@ def replicated(lab: Lab) -> tuple[Lab, list[str]]:
     lab.reset()
     prepare(lab)
     # With 1 kept, the first run after this one has old replication snapshots to give up.
-    lab.node1.run("printf '[replication]\\nkeep = 1\\n' >>/etc/hoster/hoster.toml")
+    configure(lab.node1, "[replication]\nkeep = 1")
     vms = make_vms(lab.node1, COUNT)
     hoster(lab.node1, f"vm replicate-all --endpoint {lab.node2.address}", timeout_s=300)
     return lab, vms

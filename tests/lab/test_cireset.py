@@ -9,7 +9,7 @@ import pytest
 from lab.lab import Lab
 from lab.node import Node
 from tests.lab.cutting import HOSTER, kill_points, running, until
-from tests.lab.world import DATASET, disk_hash, hoster, hoster_json, make_vm, prepare, value
+from tests.lab.world import DATASET, configure, disk_hash, hoster, hoster_json, make_vm, prepare, value
 
 pytestmark = pytest.mark.lab
 
@@ -45,7 +45,7 @@ def node(fresh_lab: Lab) -> Node:
     prepare(fresh_lab)
     node = fresh_lab.node1
     node.write("/etc/hoster/network_config.json", json.dumps(NETWORKS))
-    node.run(f"echo 'ssh-keys = [\"{KEY}\"]' >>/etc/hoster/hoster.toml")
+    configure(node, f'ssh-keys = ["{KEY}"]')
     make_vm(node, "web", kib=64)
     config = {"parent_host": "node1", "networks": [CARD], "disks": DISKS, "x_unknown": [1]}
     node.write(f"/{DATASET}/web/vm_config.json", json.dumps(config))

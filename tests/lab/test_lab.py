@@ -55,7 +55,7 @@ def test_a_reset_leaves_empty_pools_of_the_asked_disks_and_nothing_of_the_test_b
         """
         zfs create tank/vm && zfs snapshot tank/vm@kept && zfs hold mine tank/vm@kept
         zpool create backup /dev/disk/by-id/virtio-disk-c-part1
-        mkdir /etc/hoster /run/hoster && echo '* * * * * root true' >/etc/cron.d/mine
+        mkdir -p /etc/hoster /run/hoster /var/run/replication && echo '* * * * * root true' >/etc/cron.d/mine
         rm -r /root/.ssh
         (cd /tank/vm && exec setsid sleep 1000) >/dev/null 2>&1 &
         """
@@ -68,7 +68,8 @@ def test_a_reset_leaves_empty_pools_of_the_asked_disks_and_nothing_of_the_test_b
         "zpool list -H -o name; zfs list -H -o name; zpool status tank | grep -c part1"
     ).stdout
     assert pools.split() == ["tank", "usb", "tank", "usb", "2"]
-    assert lab.node1.run("ls -d /etc/hoster /run/hoster /etc/cron.d/mine", check=False).stdout == ""
+    gone = "/etc/hoster /run/hoster /var/run/replication /etc/cron.d/mine"
+    assert lab.node1.run(f"ls -d {gone}", check=False).stdout == ""
     assert lab.node1.run("pgrep -x sleep", check=False).stdout == ""
     assert lab.node1.run(f"{_SSH} node2 hostname").stdout == "node2\n"
     assert took_s < 20

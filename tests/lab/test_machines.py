@@ -12,7 +12,7 @@ import pytest
 from lab.counting_guest import counted, disk_image
 from lab.lab import Lab
 from lab.node import Node
-from tests.lab.world import DATASET, hoster, hoster_json, prepare
+from tests.lab.world import DATASET, configure, hoster, hoster_json, prepare
 
 pytestmark = pytest.mark.lab
 
@@ -34,7 +34,7 @@ def node(fresh_lab: Lab) -> Node:
     """A node whose run directory outlives a reboot, so that what is left in it is stale then."""
     prepare(fresh_lab)
     node = fresh_lab.node1
-    node.run("echo 'run-dir = \"/tank/run\"' >>/etc/hoster/hoster.toml")
+    configure(node, 'run-dir = "/tank/run"')
     return node
 
 

@@ -12,7 +12,7 @@ from lab.lab import Lab
 from lab.node import Node
 from tests.lab.test_cireset import CARD, DISKS, KEY, NETWORKS
 from tests.lab.test_machines import counts_on
-from tests.lab.world import DATASET, hoster, hoster_json, prepare
+from tests.lab.world import DATASET, configure, hoster, hoster_json, prepare
 
 pytestmark = pytest.mark.lab
 
@@ -60,7 +60,7 @@ def test_running_machines_go_on_elsewhere_from_their_last_replication(fresh_lab:
     one, two = fresh_lab.node1, fresh_lab.node2
     for node in (one, two):
         node.write("/etc/hoster/network_config.json", json.dumps(NETWORKS))
-        node.run(f"echo 'ssh-keys = [\"{KEY}\"]' >>/etc/hoster/hoster.toml")
+        configure(node, f'ssh-keys = ["{KEY}"]')
     for name in ("web", "app"):
         _make_machine(one, name)
     for name in ("web", "app"):

@@ -112,7 +112,6 @@ def test_killed_cut_or_switched_off_in_the_middle_of_streams_one_more_run_conver
     pair: Lab, name: str
 ) -> None:
     fault, source, target = FAULTS[name], pair.node1, pair.node2
-    source.run("sync -f /etc/hoster")
     make_vm(source, "again", kib=64)
     replicate = f"vm replicate-all -e {target.address}"
     hoster_json(source, replicate)

@@ -13,7 +13,7 @@ from lab.counting_guest import counted, disk_image
 from lab.lab import Lab
 from lab.node import Node
 from tests.lab.histories import DISK, LOGS, WEB, every_guid, until
-from tests.lab.world import DATASET, guids, hoster, hoster_json, prepare, vm_report
+from tests.lab.world import DATASET, configure, guids, hoster, hoster_json, prepare, vm_report
 
 pytestmark = pytest.mark.lab
 
@@ -108,8 +108,7 @@ def test_a_machine_that_runs_goes_back_to_and_fro(fresh_lab: Lab) -> None:
     node, target = fresh_lab.node1, fresh_lab.node2
     replicate = f"vm replicate web -e {target.address}"
     # So that whatever is missing in the end was lost, and not pruned.
-    keep = "[replication]\nkeep = 99\n[replication.target-keep]\nreplication = 99\n"
-    node.run("cat >>/etc/hoster/hoster.toml", input=keep)
+    configure(node, "[replication]\nkeep = 99\n[replication.target-keep]\nreplication = 99")
     make_machine(node)
     note(node, "first")
     hoster(node, "vm start web")

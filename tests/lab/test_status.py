@@ -11,7 +11,7 @@ from lab.lab import Lab
 from lab.node import Node
 from tests.lab.cutting import HOSTER, RECEIVES, begin_and_arrive, kill, running, until
 from tests.lab.test_budget import connections, listings
-from tests.lab.world import DATASET, hoster, hoster_json, make_vm, names, prepare, vm_report, write
+from tests.lab.world import DATASET, configure, hoster, hoster_json, make_vm, names, prepare, vm_report, write
 
 pytestmark = pytest.mark.lab
 
@@ -45,7 +45,8 @@ def test_the_state_of_a_replica_is_told_whatever_becomes_of_it(fresh_lab: Lab) -
     one, two = fresh_lab.node1, fresh_lab.node2
     one.reset_pools(tank=1, usb=1)
     prepare(fresh_lab)
-    one.run("zfs create usb/vm; printf '[replication]\\nkeep = 9\\n' >>/etc/hoster/hoster.toml")
+    one.run("zfs create usb/vm")
+    configure(one, "[replication]\nkeep = 9")
     make_vm(one, "web", kib=64)
     never_replicated_and_up_to_date(one, two)
     idle_for_days_and_out_of_reach(fresh_lab)

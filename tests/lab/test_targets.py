@@ -10,6 +10,7 @@ from lab.lab import Lab
 from lab.node import Node
 from tests.lab.world import (
     DATASET,
+    configure,
     guids,
     hoster,
     hoster_json,
@@ -90,7 +91,7 @@ def test_a_target_that_was_off_for_a_month_gets_all_that_is_left_incrementally(f
     prepare(fresh_lab)
     source, target = fresh_lab.node1, fresh_lab.node2
     make_vm(source, "web")
-    source.run("printf '[replication]\\nconnect-timeout = 2\\n' >>/etc/hoster/hoster.toml")
+    configure(source, "[replication]\nconnect-timeout = 2")
     replicate = f"vm replicate web -e {target.address}"
     first = vm_report(hoster_json(source, replicate), "web")
     base = newest(source, WEB)

@@ -23,12 +23,13 @@ class Version:
 
 def prepare(lab: Lab) -> None:
     """Makes tank/vm on every node and the configuration that `hoster init` writes (tested by itself)."""
-    config = f'datasets = ["{DATASET}"]'
-    lab.on_all(
-        lambda node: node.run(
-            f"zfs create {DATASET} && mkdir -p /etc/hoster && echo '{config}' >/etc/hoster/hoster.toml"
-        )
-    )
+    lab.on_all(lambda node: node.run(f"zfs create {DATASET} && mkdir -p /etc/hoster"))
+    lab.on_all(lambda node: configure(node, f'datasets = ["{DATASET}"]'))
+
+
+def configure(node: Node, lines: str) -> None:
+    """Adds lines to the node's configuration, and has it on its disk: a power cut may follow."""
+    node.run("cat >>/etc/hoster/hoster.toml && sync -f /etc/hoster", input=f"{lines}\n")
 
 
 def make_vm(node: Node, name: str, *, kib: int = 512, production: bool = True) -> str:
