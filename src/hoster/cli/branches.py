@@ -16,12 +16,17 @@ from hoster.cli.options import (
     unix_option,
 )
 from hoster.cli.recording import finish_recorded, run_about
-from hoster.cli.render import finish, human_size, print_json, print_table
-from hoster.operations.branches import destroy_branch, expire_branches, list_branches, restore_branch
+from hoster.cli.render import human_size, print_json, print_table
+from hoster.operations.branches import (
+    branch_vm,
+    destroy_branch,
+    expire_branches,
+    list_branches,
+    restore_branch,
+)
 from hoster.operations.context import wire
 from hoster.operations.going_back import Power
-from hoster.planning.swap import branch_of
-from hoster.records.runs import RunKind
+from hoster.records.runs import Run, RunKind
 
 _HEADER = ("Branch", "VM Name", "Set Aside (UTC)", "Size", "Parted From", "Snapshots")
 
@@ -85,10 +90,9 @@ def restore(branch: str, force_stop: bool, force_start: bool, dry_run: bool, as_
     """
     power = Power(force_stop, force_start, ask_for_key=ask_for_key)
     context = wire()
-    vm = (branch_of(branch) or (branch,))[0]
     finish_recorded(
         context,
-        run_about(RunKind.BRANCH_RESTORE, vm),
+        run_about(RunKind.BRANCH_RESTORE, branch_vm(branch)),
         lambda _: restore_branch(context, branch, power, dry_run=dry_run),
         dry_run=dry_run,
         as_json=as_json,
@@ -103,7 +107,8 @@ def restore(branch: str, force_stop: bool, force_start: bool, dry_run: bool, as_
 def destroy(branch: str, yes: bool, dry_run: bool, as_json: bool) -> None:
     """Destroy a branch for good: what dies is listed, and asked about, first.
 
-    Exit codes: 0 destroyed, 3 there is no such branch or it could not be destroyed, 10 something needs it.
+    Exit codes: 0 destroyed, 3 there is no such branch or it could not be destroyed, 10 something needs it,
+    11 its VM is going back.
     """
     context = wire()
     if not dry_run and not yes:
@@ -111,7 +116,13 @@ def destroy(branch: str, yes: bool, dry_run: bool, as_json: bool) -> None:
         for gone in planned.destroyed:
             click.echo(gone.snapshot, err=True)
         click.confirm(f"Destroy these {len(planned.destroyed)} for good?", abort=True, err=True)
-    finish(destroy_branch(context, branch, dry_run=dry_run), as_json=as_json)
+    finish_recorded(
+        context,
+        run_about(RunKind.DESTRUCTION, branch_vm(branch)),
+        lambda _: destroy_branch(context, branch, dry_run=dry_run),
+        dry_run=dry_run,
+        as_json=as_json,
+    )
 
 
 @branches.command()
@@ -127,7 +138,15 @@ def destroy(branch: str, yes: bool, dry_run: bool, as_json: bool) -> None:
 def expire(days: int | None, dry_run: bool, as_json: bool) -> None:
     """Destroy the branches that were set aside more than so many days ago; for schedules, asks nothing.
 
-    Exit codes: 0 done, 2 the age is said nowhere, 3 some failed, 10 something needs some of them.
+    Exit codes: 0 done, 2 the age is said nowhere, 3 some failed, 10 something needs some of them, 11 the VM
+    of one is going back.
     """
+    context = wire()
     older_than = None if days is None else timedelta(days=days)
-    finish(expire_branches(wire(), older_than=older_than, dry_run=dry_run), as_json=as_json)
+    finish_recorded(
+        context,
+        Run(RunKind.DESTRUCTION, "branches_expire"),
+        lambda _: expire_branches(context, older_than=older_than, dry_run=dry_run),
+        dry_run=dry_run,
+        as_json=as_json,
+    )

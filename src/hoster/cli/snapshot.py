@@ -211,7 +211,15 @@ def destroy(name: str, snapshot_name: str, dry_run: bool, as_json: bool) -> None
     Exit codes: 0 destroyed, 3 there is no such VM or snapshot, 10 refused: it is held, cloned, of another
     VM, or what a target's next increment starts from, 11 it is being sent, or somebody is at work on the VM.
     """
-    finish(destroy_snapshot(wire(), name, snapshot_name, dry_run=dry_run), as_json=as_json)
+    context = wire()
+    run = run_about(RunKind.DESTRUCTION, name)
+    finish_recorded(
+        context,
+        run,
+        lambda _: destroy_snapshot(context, name, snapshot_name, dry_run=dry_run),
+        dry_run=dry_run,
+        as_json=as_json,
+    )
 
 
 _HEADER = (

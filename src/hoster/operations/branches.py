@@ -8,13 +8,15 @@ from datetime import UTC, datetime, timedelta
 
 from msgspec import Struct
 
-from hoster.errors import OperationFailed, Refused, UsageError
+from hoster.errors import Busy, OperationFailed, Refused, UsageError
 from hoster.model.anchors import anchor_target
 from hoster.model.plan import Destroyed, Outcome, Refusal, Report, VmReport
 from hoster.model.storage import Bookmark, Dataset, Role, Snapshot
 from hoster.model.vms import Vm
 from hoster.operations.context import Context
 from hoster.operations.going_back import Course, Power, go_back
+from hoster.operations.history import hold_history
+from hoster.operations.inventory import look_around
 from hoster.operations.opening import Reopening
 from hoster.operations.swapping import branches_beside, new_stamp, restore
 from hoster.planning.refusals import Subject
@@ -64,8 +66,22 @@ def restore_branch(context: Context, name: str, power: Power, *, dry_run: bool) 
 def destroy_branch(context: Context, name: str, *, dry_run: bool) -> Report:
     """Destroys one branch: each of its snapshots and datasets by its name, and nothing else.
 
-    Refused where a snapshot of it is held, has a clone, or is the last that a target is known to share.
+    Refused where a snapshot of it is held, has a clone, or is the last that a target is known to share. Busy
+    while its VM goes back or changes its role.
     """
+    if dry_run:
+        return Report((_destroyed(context, name, dry_run=True),), dry_run=True)
+    look_around(context)  # finishes first what was interrupted
+    with hold_history(context, branch_vm(name), f"hoster vm branches destroy {name}", shared=True):
+        return Report((_destroyed(context, name, dry_run=False),))
+
+
+def branch_vm(name: str) -> str:
+    """The VM of a branch by the branch's name, be there one or not; any other name as it is."""
+    return (branch_of(name) or (name,))[0]
+
+
+def _destroyed(context: Context, name: str, *, dry_run: bool) -> VmReport:
     tree = _tree(context, name)
     snapshots = [s for dataset in tree for s in dataset.snapshots]
     bookmarks = [b for dataset in tree for b in dataset.bookmarks]
@@ -80,8 +96,9 @@ def destroy_branch(context: Context, name: str, *, dry_run: bool) -> Report:
     gone = _named(tree, snapshots)
     if not dry_run:
         _destroy(context, tree, snapshots, bookmarks)
-    outcome = Outcome.PLANNED if dry_run else Outcome.DONE
-    return Report((VmReport(name, outcome, destroyed=gone),), dry_run)
+    if dry_run:
+        return VmReport(name, Outcome.PLANNED, destroyed=gone)
+    return VmReport(name, Outcome.DONE, f"gone for good, with {len(snapshots)} snapshots", destroyed=gone)
 
 
 def expire_branches(context: Context, *, older_than: timedelta | None = None, dry_run: bool) -> Report:
@@ -114,6 +131,8 @@ def _expired(context: Context, name: str, *, dry_run: bool) -> VmReport:
         return destroy_branch(context, name, dry_run=dry_run).vms[0]
     except Refused as error:
         return VmReport(name, Outcome.REFUSED, error.message, error.hint)
+    except Busy as error:
+        return VmReport(name, Outcome.BUSY, error.message, error.hint)
     except OperationFailed as error:
         return VmReport(name, Outcome.FAILED, error.message, error.hint)
 

@@ -134,8 +134,9 @@ def destroy_snapshot(context: Context, name: str, snapshot: str, *, dry_run: boo
             if not answer.done:
                 raise OperationFailed(f"{answer.name} was not destroyed: {answer.explained}")
     gone = tuple(Destroyed("local", v.full_name, "asked for") for v in victims)
-    outcome = Outcome.PLANNED if dry_run else Outcome.DONE
-    return Report((VmReport(name, outcome, destroyed=gone),), dry_run)
+    if dry_run:
+        return Report((VmReport(name, Outcome.PLANNED, destroyed=gone),), dry_run=True)
+    return Report((VmReport(name, Outcome.DONE, f"{victims[0].name} is gone for good", destroyed=gone),))
 
 
 class ListedSnapshot(Struct, frozen=True):

@@ -24,6 +24,7 @@ class RunKind(StrEnum):
     RESTORE = "restore"
     ROLLBACK = "rollback"
     BRANCH_RESTORE = "branch-restore"
+    DESTRUCTION = "destruction"
     RESET = "reset"
     FORGETTING = "forgetting"
 

@@ -123,6 +123,7 @@ def test_every_command_that_is_recorded_fails_with_its_code_and_leaves_a_line(pl
         "restore": ("vm", "restore", "web", "--from", "host.invalid"),
         "rollback": ("snapshot", "rollback", "web", "daily_1"),
         "branch-restore": ("vm", "branches", "restore", "web.branch-20240131T000000Z"),
+        "destruction": ("vm", "branches", "destroy", "web.branch-20240131T000000Z", "-y"),
         "reset": ("vm", "cireset", "web"),
         "forgetting": ("vm", "forget-target", "web", "-e", "host.invalid", "-y"),
     }

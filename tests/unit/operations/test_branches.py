@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from msgspec.structs import replace
@@ -31,6 +32,8 @@ def branch(vm: str = "web", stamp: str = OLD, history: str = "b c", parent: str 
 class Node:
     """A node with these datasets, on which every destruction succeeds."""
 
+    locks: ClassVar[Locks]
+
     def __init__(self, *datasets: Dataset) -> None:
         self.runner = ScriptedRunner()
         roots = (dataset("tank/vm"), dataset("ssd/vm"))
@@ -39,7 +42,7 @@ class Node:
         self.runner.answer(("zfs", "destroy"))
         settings = Settings(Path("/nowhere"), ("tank/vm", "ssd/vm"), replication=ReplicationSettings())
         zfs = ZfsStore(LocalHost(), self.runner)
-        self.context = Context(settings, "node1", self.runner, zfs, Locks(Path("/nowhere")))
+        self.context = Context(settings, "node1", self.runner, zfs, self.locks)
         self.datasets = (*roots, *datasets)
 
     def _listed(self, argv: tuple[str, ...], stdin: str) -> Says:
@@ -64,6 +67,11 @@ class Node:
             if command[:2] == ("zfs", "destroy"):
                 found += command[2:]
         return found
+
+
+@pytest.fixture(autouse=True)
+def locks(tmp_path: Path) -> None:
+    Node.locks = Locks(tmp_path / "locks")
 
 
 def test_branches_are_listed_oldest_first_with_what_they_pin_and_where_they_parted() -> None:

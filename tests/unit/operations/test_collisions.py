@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,9 @@ from hoster.host.locks import Locks
 from hoster.host.origin import own_origin
 from hoster.model.names import SnapshotType
 from hoster.model.plan import Outcome
+from hoster.operations.branches import destroy_branch, expire_branches, list_branches, restore_branch
 from hoster.operations.context import wire
+from hoster.operations.going_back import Power
 from hoster.operations.history import hold_history
 from hoster.operations.inventory import look_around
 from hoster.operations.replicate import replicate
@@ -54,6 +57,12 @@ class Busily:
 
     def destroy(self) -> None:
         destroy_snapshot(self.context, "web", self.newest())
+
+    def destroy_branch(self) -> None:
+        destroy_branch(self.context, list_branches(self.context)[0].name, dry_run=False)
+
+    def restore_branch(self) -> None:
+        restore_branch(self.context, list_branches(self.context)[0].name, Power(), dry_run=False)
 
     def roll_back(self) -> None:
         roll_back(self.context, RollbackRequest("web", self.newest()))
@@ -95,14 +104,40 @@ def test_what_needs_a_vm_alone_is_busy_while_it_is_sent(busily: Busily, command:
     assert busily.nodes.content("a") == before
 
 
-@pytest.mark.parametrize("command", [*sorted(ALONE), "snapshot destroy"])
+BESIDE: dict[str, Callable[[Busily], object]] = {
+    "snapshot destroy": Busily.destroy,
+    "vm branches destroy": Busily.destroy_branch,
+    "vm branches restore": Busily.restore_branch,
+}
+
+
+@pytest.mark.parametrize("command", [*sorted(ALONE), *sorted(BESIDE)])
 def test_what_needs_a_vm_is_busy_while_another_has_it_alone(busily: Busily, command: str) -> None:
-    act = {**ALONE, "snapshot destroy": Busily.destroy}[command]
+    busily.nodes.write("a")
+    busily.roll_back()
+    act = {**ALONE, **BESIDE}[command]
     with (
         hold_history(busily.context, "web", "hoster, web is going back"),
         pytest.raises(Busy, match="web is going back"),
     ):
         act(busily)
+
+
+def test_a_branch_is_destroyed_while_its_vm_is_sent(busily: Busily) -> None:
+    busily.nodes.write("a")
+    busily.roll_back()
+    with hold_history(busily.context, "web", "hoster vm replicate, job to_b", shared=True):
+        busily.destroy_branch()
+    assert list_branches(busily.context) == ()
+
+
+def test_a_branch_that_is_in_use_does_not_expire_now(busily: Busily) -> None:
+    busily.nodes.write("a")
+    busily.roll_back()
+    with hold_history(busily.context, "web", "hoster, web is going back"):
+        (report,) = expire_branches(busily.context, older_than=-timedelta(days=1), dry_run=False).vms
+    assert (report.outcome, len(list_branches(busily.context))) == (Outcome.BUSY, 1)
+    assert "web is going back" in report.reason
 
 
 def test_a_replication_says_which_vm_somebody_else_has(busily: Busily) -> None:
