@@ -6,6 +6,7 @@ that was there before is touched, and nothing is taken away again: an error name
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
@@ -17,7 +18,9 @@ from uuid import uuid4
 from msgspec import Struct
 
 from hoster.cloudinit.passwords import new_secrets
+from hoster.config.files import FileMissing
 from hoster.config.machine_file import MachineFile, new_machine_file, with_changes, write_machine_file
+from hoster.config.networks import find_networks_file, read_networks
 from hoster.errors import ConfigurationError, HosterError, OperationFailed, Refused, UsageError
 from hoster.hypervisors.protocol import Drive, Guest
 from hoster.model.machines import Disk, DiskLocation, DiskType, MachineConfig, NetworkCard
@@ -27,7 +30,7 @@ from hoster.operations.context import Context
 from hoster.operations.guests import log_path, reference
 from hoster.operations.identity import first_marks, properties_of
 from hoster.operations.inventory import CONFIG_NAME, Inventory, look_around
-from hoster.planning.reset import MAC_NUMBERS, free_mac, free_vnc_port
+from hoster.planning.reset import MAC_NUMBERS, free_mac, free_vnc_port, network_named
 from hoster.zfs.store import missing
 
 _SIZE = re.compile(r"([1-9][0-9]{0,8})([kmgt])", re.IGNORECASE)
@@ -77,6 +80,7 @@ def deploy(context: Context, order: Order, *, dry_run: bool = False) -> Deployed
     is made.
     """
     dataset = _place(context, order)
+    _refuse_unknown_network(context, order.network)
     stock = look_around(context, mend=not dry_run)
     _refuse_taken(context, dataset, order.name)
     with _opened(order) as image:
@@ -111,6 +115,13 @@ def _place(context: Context, order: Order) -> str:
         return dataset_name(f"{parent}/{vm_name(order.name)}")
     except ValueError as error:
         raise UsageError(str(error)) from None
+
+
+def _refuse_unknown_network(context: Context, network: str) -> None:
+    """Where it is written down which networks this node has; elsewhere it is seen when the VM is started."""
+    if network:
+        with contextlib.suppress(FileMissing):
+            network_named(read_networks(find_networks_file(context.settings.read_from)), network)
 
 
 def _refuse_taken(context: Context, dataset: str, name: str) -> None:

@@ -68,7 +68,7 @@ def plan_link(
                 hint="add one to networks in its vm_config.json",
             )
         return None
-    network = _network(networks, wishes.network)
+    network = network_named(networks, wishes.network)
     cards = [card for other in others for card in other.networks] + list(config.networks[1:])
     taken = {address for card in cards if (address := _address(card.ip_address)) is not None}
     if wishes.ip_address:
@@ -151,7 +151,8 @@ def renamed(root: str, descendants: Sequence[str], new_name: str, beside: Collec
     return f"{parent}/{new_name}"
 
 
-def _network(networks: Sequence[Network], name: str) -> Network:
+def network_named(networks: Sequence[Network], name: str) -> Network:
+    """The network of that name, the first one for an empty name; UsageError where there is none."""
     if not name:
         return networks[0]
     for network in networks:

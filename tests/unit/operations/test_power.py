@@ -355,6 +355,27 @@ def test_a_deployment_that_cannot_be_makes_nothing(
     assert node.runner.ran("zfs", "create") == []
 
 
+def test_a_deployment_into_a_network_that_there_is_not_makes_nothing(node: Node, tmp_path: Path) -> None:
+    """Also where it is not to be started, so that nobody would see it yet."""
+    network = {
+        "network_name": "internal",
+        "network_gateway": "10.0.101.254",
+        "network_subnet": "10.0.101.0/24",
+        "network_range_start": "10.0.101.10",
+        "network_range_end": "10.0.101.200",
+    }
+    (tmp_path / "network_config.json").write_text(json.dumps([network]))
+    context = replace(
+        node.context, settings=replace(node.context.settings, read_from=tmp_path / "hoster.toml")
+    )
+    with pytest.raises(UsageError, match="there is no network 'intrenal' on this node") as caught:
+        deploy(context, Order("app", disk_size=1, network="intrenal"))
+    assert caught.value.hint == "there are: internal"
+    assert node.runner.ran("zfs", "create") == []
+    made = deploy(context, Order("app", disk_size=1, network="internal"), dry_run=True)
+    assert made.config.networks[0].bridge == "internal"
+
+
 def test_a_deployment_that_breaks_off_names_what_it_has_made(node: Node) -> None:
     with pytest.raises(OperationFailed, match="app was not finished: tank/vm/app is not mounted") as caught:
         deploy(node.context, Order("app", disk_size=1))
