@@ -80,13 +80,13 @@ class MemoryLocks(Locks):
         """Of each lock, who has it: whether it is shared."""
 
     @contextmanager
-    def hold(self, what: str, *, holder: str, wait_s: float = 0.0, shared: bool = False) -> Iterator[None]:
+    def hold(self, what: str, *, holder: str, wait_s: float = 0.0, shared: bool = False) -> Iterator[float]:
         holders = self._held.setdefault(what, [])
         if holders and not (shared and all(holders)):
             raise Busy(f"{what} is under way")
         holders.append(shared)
         try:
-            yield
+            yield 0.0
         finally:
             holders.pop()
 
@@ -195,7 +195,12 @@ class World:
         )
         self._populate(sealed=sealed)
         self.context = CampaignContext(
-            Settings(Path("/nowhere"), (ACTIVE,), replication=ReplicationSettings(SOURCE_KEEP, TARGET_KEEP)),
+            Settings(
+                Path("/nowhere"),
+                (ACTIVE,),
+                state_dir=Path("/nowhere"),
+                replication=ReplicationSettings(SOURCE_KEEP, TARGET_KEEP),
+            ),
             "node1",
             self.cluster,
             ZfsStore(LocalHost(), self.cluster),

@@ -117,6 +117,8 @@ def hoster(context: click.Context, log_format: str | None) -> None:
 def main() -> NoReturn:
     """Runs the command line and exits with the code from the table in docs/reference.md."""
     signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+        signal.signal(signal.SIGHUP, _terminate)
     try:
         # Outside its standalone mode click returns the code that a command left with.
         left_with = hoster.main(standalone_mode=False, prog_name="hoster")

@@ -2,7 +2,8 @@
 
 flock(2) on a file under the run directory: the kernel lets go when the holder ends, however it ends, so
 nothing ever has to be cleaned by hand. The file says who holds it, a line each, for the message to whoever
-must wait; that it exists means nothing, and a line whose process has gone is passed over.
+must wait, and when it was let go; that it exists means nothing, and a line whose process has gone is passed
+over.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -20,9 +22,12 @@ from hoster.errors import Busy, OperationFailed
 from hoster.host.origin import is_gone, own_origin
 
 _POLL_S = 0.2
-_MOST_BYTES = 64 * 1024
-"""A file that has grown beyond is emptied as soon as nobody holds the lock; what is in the way of that, the
-end of it tells."""
+_LET_GO = "let go at "
+_LONG = 64 * 1024
+"""A file of more bytes is emptied as soon as nobody holds the lock."""
+
+_MOST_BYTES = 1024 * 1024
+"""How much of its end is read, where somebody has been in the way of that for very long."""
 
 
 class Locks:
@@ -40,8 +45,10 @@ class Locks:
         self._progress = progress
 
     @contextlib.contextmanager
-    def hold(self, what: str, *, holder: str, wait_s: float = 0.0, shared: bool = False) -> Iterator[None]:
-        """Holds the lock on ``what`` for the block; ``holder`` describes this process to others.
+    def hold(self, what: str, *, holder: str, wait_s: float = 0.0, shared: bool = False) -> Iterator[float]:
+        """Holds the lock on ``what`` for the block; ``holder`` describes this process to others. Gives when
+        somebody last let go of it: what was seen before that may have changed since. In Unix seconds; 0 where
+        nobody ever had it, infinity where one who had it was killed.
 
         Any number may hold it ``shared`` at a time, and then nobody else. Busy, naming all who hold it, since
         when and how far they are, if it cannot be had within ``wait_s`` seconds.
@@ -49,8 +56,12 @@ class Locks:
         descriptor = self._open(what)
         try:
             self._acquire(descriptor, what, wait_s, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+            let_go_at = _let_go_at(descriptor)
             self._introduce(descriptor, holder, alone=not shared)
-            yield
+            try:
+                yield let_go_at
+            finally:
+                _let_go(descriptor, _origin_of(os.getpid()))
             if shared:
                 _empty_if_long(descriptor)
         finally:
@@ -98,7 +109,8 @@ class Locks:
         os.write(descriptor, line.encode())
 
     def _busy(self, descriptor: int, what: str) -> Busy:
-        holders = [self._described(*holder) for holder in _introduced(descriptor)]
+        present = [(_pid_of(origin), words) for origin, words in _told(descriptor)[0] if not is_gone(origin)]
+        holders = [self._described(*holder) for holder in present]
         return Busy(
             f"{what} is in use by {'; and by '.join(holders) or 'a process just starting'}",
             hint="try again when it has ended, or wait for it (--help)",
@@ -114,14 +126,38 @@ def _origin_of(_this_process: int) -> str:
     return own_origin()
 
 
-def _introduced(descriptor: int) -> Iterator[tuple[int, str]]:
-    """The processes that live, of those that have introduced themselves: their numbers and words."""
+def _let_go(descriptor: int, origin: str) -> None:
+    with contextlib.suppress(OSError):
+        os.write(descriptor, f"{origin}\t{_LET_GO}{time.time():.6f}\n".encode())
+
+
+def _let_go_at(descriptor: int) -> float:
+    """When somebody last let go; infinite where somebody never did, which is then done for him."""
+    holders, let_go_at = _told(descriptor)
+    for origin, _ in holders:
+        if is_gone(origin):
+            _let_go(descriptor, origin)
+            let_go_at = math.inf
+    return let_go_at
+
+
+def _told(descriptor: int) -> tuple[list[tuple[str, str]], float]:
+    """Those who have introduced themselves and did not let go, as origin and words; and when anybody last let
+    go, 0 for never."""
     size = os.fstat(descriptor).st_size
     text = os.pread(descriptor, _MOST_BYTES, max(0, size - _MOST_BYTES)).decode(errors="replace")
+    holders: dict[str, list[str]] = {}
+    let_go_at = 0.0
     for line in text.splitlines():
         origin, tab, words = line.partition("\t")
-        if tab and not is_gone(origin):
-            yield _pid_of(origin), words
+        if words.startswith(_LET_GO):
+            if holders.get(origin):
+                holders[origin].pop()
+            with contextlib.suppress(ValueError):
+                let_go_at = max(let_go_at, float(words.removeprefix(_LET_GO)))
+        elif tab:
+            holders.setdefault(origin, []).append(words)
+    return [(origin, words) for origin, of_one in holders.items() for words in of_one], let_go_at
 
 
 def _pid_of(origin: str) -> int:
@@ -131,10 +167,11 @@ def _pid_of(origin: str) -> int:
 
 def _empty_if_long(descriptor: int) -> None:
     """Empties the file of a lock that was shared, if it has grown long and nobody else shares it now."""
-    if os.fstat(descriptor).st_size > _MOST_BYTES:
+    if os.fstat(descriptor).st_size > _LONG:
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(descriptor, 0)
+            _let_go(descriptor, _origin_of(os.getpid()))
 
 
 def _allow_more_files() -> None:

@@ -21,6 +21,7 @@ from hoster.operations.power import hold_power, running_now, users_of
 from hoster.operations.takeover import another_vm
 from hoster.operations.witnesses import ask
 from hoster.planning.succession import Witness
+from hoster.records.journal import Journal
 
 
 def demote(context: Context, name: str, *, dry_run: bool = False, identity: str | None = None) -> Report:
@@ -54,6 +55,9 @@ def demote(context: Context, name: str, *, dry_run: bool = False, identity: str 
             return _report(name, Outcome.PLANNED, notes, dry_run)
         _give_way(context, vm, _parent(vm, witnesses))
         left = _close(context, name)
+        # Its targets are another node's from now on: here nothing of them is late any more.
+        problem = Journal(context.settings.state_dir).forget_replicas(name)
+        left += [problem] if problem else []
     return Report((VmReport(name, Outcome.DONE, done=("it is a replica now",), notes=(*notes, *left)),))
 
 

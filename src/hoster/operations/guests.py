@@ -7,6 +7,7 @@ missing from every snapshot and replica without a sign.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import stat
 from collections.abc import Iterator
@@ -49,6 +50,7 @@ def guest_of(context: Context, vm: Vm) -> Guest:
     """
     if vm.config is None or vm.dataset.mountpoint is None:
         raise ConfigurationError(f"{vm.name}: {vm.problem or f'{vm.dataset.name} is not mounted'}")
+    _refuse_nul(vm.name, vm.config)
     folder = Path(vm.dataset.mountpoint)
     drives = tuple(
         Drive(disk.type, path, is_volume=path.is_block_device())
@@ -70,7 +72,8 @@ def image_paths(vm: Vm) -> tuple[Path, ...]:
     if vm.config is None or vm.dataset.mountpoint is None:
         return tuple(volumes)
     folder = Path(vm.dataset.mountpoint)
-    return tuple(dict.fromkeys([*(_place(vm, disk, folder) for disk in vm.config.disks), *volumes]))
+    disks = [disk for disk in vm.config.disks if "\0" not in disk.image]  # no file is called so
+    return tuple(dict.fromkeys([*(_place(vm, disk, folder) for disk in disks), *volumes]))
 
 
 def volumes_of(guest: Guest) -> tuple[str, ...]:
@@ -124,6 +127,14 @@ def link_log(guest: Guest) -> str:
     return ""
 
 
+def _refuse_nul(name: str, config: MachineConfig) -> None:
+    """A NUL can be in no path and no word of a command."""
+    texts = [disk.image for disk in config.disks] + [share.location for share in config.shares]
+    for text in (*texts, *config.custom_options):
+        if "\0" in text:
+            raise ConfigurationError(f"{name}: {CONFIG_NAME}: found {text!r}, expected text without a NUL")
+
+
 def _paths(vm: Vm, config: MachineConfig, folder: Path) -> Iterator[Path]:
     for index, disk in enumerate(config.disks):
         path = _place(vm, disk, folder)
@@ -158,4 +169,4 @@ def _leads_out(path: Path, folder: Path, vm: Vm) -> bool:
     """Whether a symbolic link on the way makes it another place than it seems."""
     if path.is_relative_to(_VOLUMES / vm.dataset.name):
         return False
-    return not path.resolve().is_relative_to(folder.resolve())
+    return not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))

@@ -251,16 +251,22 @@ def _go_before(context: Context, vm: Vm) -> None:
     context.zfs.set_properties({"hoster:epoch": str(epoch)}, [vm.dataset.name])
 
 
+def _stays(vm: Vm) -> str:
+    return f"{vm.name} stays this node's VM, and may still power down, as it was asked to"
+
+
 def _stop(context: Context, vm: Vm, migration: Migration, say: Say) -> bool:
     """Whether it ran."""
     try:
         return stop_held(context, vm, force=False, limit_s=migration.limit_s)
-    except OperationFailed:
+    except OperationFailed as error:
         if not migration.force_stop:
-            raise
+            raise OperationFailed(
+                f"{error.message}; {_stays(vm)}", hint=f"hoster vm start {vm.name}, if it did; {error.hint}"
+            ) from error
         return stop_held(context, vm, force=True)
     except (KeyboardInterrupt, SystemExit) as interrupt:
-        message = f"interrupted; {vm.name} stays this node's VM, and may still power down, as it was asked to"
+        message = f"interrupted; {_stays(vm)}"
         _pass_on(interrupt, message, f"hoster vm start {vm.name}, if it did", say)
 
 

@@ -21,7 +21,7 @@ from hoster.planning.swap import branch_name, coming_name, unfinished
 
 def hold_history(
     context: Context, name: str, holder: str, *, shared: bool = False, wait_s: float = 0.0
-) -> AbstractContextManager[None]:
+) -> AbstractContextManager[float]:
     """For the block, the VM of that name does not go back, and unless ``shared`` it is not replicated
     either. Busy, naming who is at it, if that has not ended within ``wait_s`` seconds."""
     return context.locks.hold(f"the history of {name}", holder=holder, shared=shared, wait_s=wait_s)

@@ -52,7 +52,7 @@ def refuse_if_taken_over(context: Context, vm: Vm, asking: Asking) -> None:
                 )
             case Standing.CURRENT:
                 pass
-    if silent and not witnesses:
+    if silent and not any(witness.datasets for witness in witnesses):
         _go_on_unasked(vm, silent, asking)
 
 

@@ -57,7 +57,7 @@ def users_of(vm: Vm) -> tuple[Opener, ...]:
     return openers(image_paths(vm))
 
 
-def hold_power(context: Context, name: str) -> AbstractContextManager[None]:
+def hold_power(context: Context, name: str) -> AbstractContextManager[float]:
     """For the block, nobody else starts or stops the VM of that name. Busy if somebody is at it."""
     return context.locks.hold(f"the power switch of {name}", holder=f"hoster, for {name}")
 

@@ -43,14 +43,15 @@ def finish(context: Context, name: str) -> list[str]:
 
 
 def _become_writable(context: Context, vm: Vm) -> None:
+    """The VM's own dataset last, and there ``readonly``: once that is gone, all of it is done."""
     local = context.zfs.local_properties([dataset.name for dataset in vm.everything])
-    for dataset in vm.everything:
+    for dataset in reversed(vm.everything):
         own = local[dataset.name]
-        for key in ("readonly", "volmode", "hoster:demoted"):
-            if key in own:
-                context.zfs.inherit(key, [dataset.name])
         if own.get("canmount") == "noauto":
             context.zfs.set_properties({"canmount": "on"}, [dataset.name])
+        for key in ("volmode", "hoster:demoted", "readonly"):
+            if key in own:
+                context.zfs.inherit(key, [dataset.name])
 
 
 def _become_parent(context: Context, name: str) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Container, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 
@@ -16,6 +17,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from hoster.errors import Busy, HosterError, UsageError
+from hoster.model.anchors import TargetKey
 from hoster.model.names import SnapshotType, dataset_name
 from hoster.model.plan import GiveUp, Ground, Outcome, Refusal, Report, Send, TakeSnapshot, VmReport
 from hoster.model.space import PoolSample
@@ -31,7 +33,7 @@ from hoster.operations.space import room_now
 from hoster.operations.swapping import finish_left
 from hoster.operations.taking import snapshot_steps
 from hoster.operations.telling import is_told, replica_marks, sites_with, superseded
-from hoster.planning.refusals import Subject, TargetSite
+from hoster.planning.refusals import Subject, TargetSite, taken_over_beside
 from hoster.planning.replication import Clearance, is_up_to_date, judge, preview
 from hoster.planning.swap import unfinished
 from hoster.zfs.store import ZfsStore, pool_of
@@ -57,18 +59,19 @@ class _Queue:
     def __init__(self, stack: contextlib.ExitStack, wait_s: float) -> None:
         self._stack = stack
         self._until = time.monotonic() + wait_s
-        self.waited = False
+        self.let_go_at = 0.0
+        """When the last of those who had one of these locks let go of it."""
 
-    def enter(self, lock: Callable[..., AbstractContextManager[None]]) -> None:
+    def enter(self, lock: Callable[..., AbstractContextManager[float]]) -> None:
         """Takes what ``lock(wait_s=…)`` gives, at once or after waiting; Busy as that."""
         try:
-            self._stack.enter_context(lock(wait_s=0.0))
+            let_go_at = self._stack.enter_context(lock(wait_s=0.0))
         except Busy:
             left_s = self._until - time.monotonic()
             if left_s <= 0:
                 raise
-            self.waited = True
-            self._stack.enter_context(lock(wait_s=left_s))
+            let_go_at = self._stack.enter_context(lock(wait_s=left_s))
+        self.let_go_at = max(self.let_go_at, let_go_at)
 
 
 def replicate(context: Context, request: ReplicationRequest, observer: Observer) -> Report:
@@ -83,24 +86,32 @@ def replicate(context: Context, request: ReplicationRequest, observer: Observer)
             lock = f"the replication job {request.job_name}"
             stack.enter_context(context.locks.hold(lock, holder=holder, wait_s=request.wait_s))
         connection = stack.enter_context(context.reach(request.ssh))
+        looked_at = time.time()
         stock = look_around(context, sync=True, mend=not request.dry_run)
         chosen, reports = _choose(stock, request)
         if not chosen:
             return Report(tuple(reports), request.dry_run, seen=stock.view)
         queue = _Queue(stack, request.wait_s)
         cases, busy = _locked(context, request, chosen, queue, holder)
-        if queue.waited:
-            # Whoever was waited for has changed what was seen.
-            stock = look_around(context, sync=True)
-            chosen, reports = _choose(stock, request)
-            cases = [replace(case, vm=vm) for vm in chosen for case in cases if case.vm.name == vm.name]
-        reports += busy
+        target = connection() if cases else None
         room: tuple[PoolSample, ...] = ()
-        if cases:
-            target = connection()
-            reports += _run(context, request, target, cases, observer)
+        if target is not None:
+            parents = sorted({case.parent for case in cases})
+            homes = target.look_beside(parents)
             if not request.dry_run:
-                room = room_now(context, request.node, target, [case.parent for case in cases])
+                cases, elsewhere = _alone_there(context, cases, homes, queue, holder)
+                busy += elsewhere
+            if queue.let_go_at >= looked_at:
+                # Whoever had one of the locks until then has changed what was seen.
+                stock = look_around(context, sync=True)
+                chosen, reports = _choose(stock, request)
+                cases = [replace(case, vm=vm) for vm in chosen for case in cases if case.vm.name == vm.name]
+                homes = target.look_beside(parents)
+            if cases:
+                reports += _run(context, request, target, cases, observer, homes)
+            if not request.dry_run:
+                room = room_now(context, request.node, target, parents)
+        reports += busy
     in_order = tuple(sorted(reports, key=lambda r: r.vm.lower()))
     return Report(in_order, request.dry_run, seen=stock.view, pools=room)
 
@@ -108,6 +119,11 @@ def replicate(context: Context, request: ReplicationRequest, observer: Observer)
 def _choose(stock: Inventory, request: ReplicationRequest) -> tuple[list[Vm], list[VmReport]]:
     """The VMs asked for, and reports on those that cannot be used at all."""
     broken = {u.name: u.report for u in stock.unusable}
+    wanted = [vm for vm in stock.vms if request.names is not None or vm.role is Role.PRIMARY]
+    twice = {name for name, times in Counter(vm.name for vm in wanted).items() if times > 1}
+    for name in twice - broken.keys():
+        broken[name] = _not_unique(name, [vm.dataset.name for vm in wanted if vm.name == name])
+    stock = replace(stock, vms=tuple(vm for vm in stock.vms if vm.name not in twice))
     if request.names is not None:
         by_name = {vm.name: vm for vm in stock.vms}
         unknown = [n for n in request.names if n not in by_name and n not in broken]
@@ -121,6 +137,11 @@ def _choose(stock: Inventory, request: ReplicationRequest) -> tuple[list[Vm], li
     ]
     given_up = [_superseded(vm) for vm in stock.vms if vm.role is Role.SUPERSEDED]
     return chosen, [*broken.values(), *given_up]
+
+
+def _not_unique(name: str, where: Sequence[str]) -> VmReport:
+    remedy = f"rename one of them, for example: zfs rename {where[0]} {where[0]}-2"
+    return VmReport(name, Outcome.FAILED, f"{name} is not unique: {', '.join(where)}", remedy)
 
 
 def _superseded(vm: Vm) -> VmReport:
@@ -165,15 +186,36 @@ def _locked(
     return cases, busy
 
 
+def _alone_there(
+    context: Context, cases: Sequence[_Case], homes: View, queue: _Queue, holder: str
+) -> tuple[list[_Case], list[VmReport]]:
+    """The VMs that no other run sends to the same target, whatever that calls it: the anchors and holds of a
+    target are one run's alone."""
+    left: list[_Case] = []
+    busy: list[VmReport] = []
+    for case in cases:
+        home = homes.get(case.parent)
+        try:
+            if home is not None:
+                lock = f"the replication of {case.vm.name} to the target {TargetKey(home.guid)}"
+                queue.enter(partial(context.locks.hold, lock, holder=holder))
+        except Busy as error:
+            busy.append(VmReport(case.vm.name, Outcome.BUSY, error.message, error.hint))
+        else:
+            left.append(case)
+    return left, busy
+
+
 def _run(
     context: Context,
     request: ReplicationRequest,
     target: ZfsStore,
     cases: Sequence[_Case],
     observer: Observer,
+    homes: View,
 ) -> list[VmReport]:
     reports: list[VmReport] = []
-    sites, there, finished, origins = _look_there(context, request, target, cases)
+    sites, there, finished, beside = _look_there(context, request, target, cases, homes)
     snapshots = [s for case in cases for d in case.vm.everything for s in d.snapshots]
     holds = context.zfs.holds([s.full_name for s in snapshots if s.holds])
     jobs: list[Job] = []
@@ -189,7 +231,7 @@ def _run(
         if request.dry_run and note:
             reports.append(VmReport(case.vm.name, Outcome.PLANNED, notes=(note,)))
             continue
-        match _decided(context, request, case, site, _at_and_below(there, case.target), left, origins):
+        match _decided(context, request, case, site, _at_and_below(there, case.target), left, beside):
             case VmReport() as report:
                 reports.append(replace(report, notes=(*report.notes, note)) if note else report)
             case Job() as job:
@@ -208,14 +250,17 @@ def _decided(
     site: TargetSite,
     there: Sequence[Dataset],
     left_holds: tuple[str, ...],
-    origins: Container[str],
+    beside: Sequence[Dataset],
 ) -> VmReport | Job:
     """The job for one VM, or the report where there is none to do."""
     vm = case.vm
     subject = Subject(vm.name, vm.dataset, vm.role, vm.parent, vm.descendants)
-    match judge(subject, site, case.target, there, request.terms, origins):
+    origins = {dataset.origin for dataset in beside if dataset.origin is not None}
+    copy, renamed = taken_over_beside(subject, site, case.target, beside) or (None, None)
+    match renamed or judge(subject, site, case.target, there, request.terms, origins):
         case Refusal() as refusal:
-            notes = superseded(context, vm, refusal, there, dry_run=request.dry_run)
+            found = there if copy is None else [copy]
+            notes = superseded(context, vm, refusal, found, dry_run=request.dry_run)
             return VmReport(
                 vm.name,
                 Outcome.REFUSED,
@@ -241,13 +286,12 @@ def _decided(
 
 
 def _look_there(
-    context: Context, request: ReplicationRequest, target: ZfsStore, cases: Sequence[_Case]
-) -> tuple[dict[tuple[str, str], TargetSite], View, dict[str, str | HosterError], frozenset[str]]:
+    context: Context, request: ReplicationRequest, target: ZfsStore, cases: Sequence[_Case], seen: View
+) -> tuple[dict[tuple[str, str], TargetSite], View, dict[str, str | HosterError], tuple[Dataset, ...]]:
     """What the target has of these VMs, and of the datasets that replicas lie in; what was done there, or
-    in a dry run would be, about swaps that a crash has left half done; and which snapshots have a clone near
-    the replicas."""
+    in a dry run would be, about swaps that a crash has left half done; and what lies near the replicas, of
+    which ``seen`` is a first look."""
     parents = sorted({case.parent for case in cases})
-    seen = target.look_beside(parents)
     beside = tuple(seen.datasets.values())
     roots = {case.target for case in cases}
     finished: dict[str, str | HosterError]
@@ -257,7 +301,6 @@ def _look_there(
         finished = finish_left(target, beside, roots)
         if finished:
             beside = tuple(target.look_beside(parents).datasets.values())
-    origins = frozenset(dataset.origin for dataset in beside if dataset.origin is not None)
     if request.create_parent and not request.dry_run:
         missing = [p for p in parents if seen.get(p) is None]
         for parent in missing:
@@ -276,7 +319,7 @@ def _look_there(
         sites[case.parent, pool] = TargetSite(
             target.node, case.parent, guid, same_pool=same, encrypted=encrypted
         )
-    return sites, there, finished, origins
+    return sites, there, finished, beside
 
 
 def _end_abandoned(target: ZfsStore, there: View) -> bool:

@@ -6,7 +6,7 @@ Nothing on the other node is changed, and nothing here is overwritten. What was 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from uuid import NAMESPACE_OID, uuid5
+from uuid import NAMESPACE_OID, uuid4, uuid5
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -25,7 +25,7 @@ from hoster.operations.request import Observer
 from hoster.operations.takeover import TakeoverRequest, take_over
 from hoster.planning.succession import complete_versions
 from hoster.planning.transfers import Leg, common_base, continues_partial, plan_sends
-from hoster.zfs.store import ZfsStore, transfer
+from hoster.zfs.store import SnapshotMark, ZfsStore, transfer
 
 
 class RestoreRequest(Struct, frozen=True):
@@ -66,6 +66,12 @@ def restore(context: Context, request: RestoreRequest, observer: Observer, ask_f
         copy = _copy_there(context, there, request)
         versions = _versions(copy, request.snapshot, there.node)
         root = copy[0]
+        if root.marks.vm_id is None and request.called is None:
+            mark = f"hoster:id={uuid4()} hoster:role=replica {root.name}"
+            raise Refused(
+                f"{root.name} on {there.node} has no hoster:id, by which it could be told who may run it",
+                hint=f"ssh {there.node} zfs set {mark}    (if no node runs it); or --as NEWNAME",
+            )
         here = f"{context.datasets[0]}/{request.name}"
         marks = _marks(context, request, root, versions[0][1], there)
         begun = _begun(context, request, here, marks)
@@ -76,7 +82,7 @@ def restore(context: Context, request: RestoreRequest, observer: Observer, ask_f
                 sent = tuple(f"{s.through.full_name} into {s.target}" for s, _ in steps)
                 return Report((VmReport(request.name, Outcome.PLANNED, sent=sent, notes=tuple(notes)),), True)
             received = _receive(context, there, request, marks, steps, observer)
-            _verify(context, versions, root.name, here)
+            _verify(context, versions, root.name, here, marks)
     if begun is None:
         return _finish_earlier(context, request, here, ask_for_key)
     notes += _become_own(context, request.name, ask_for_key)
@@ -93,9 +99,13 @@ def _finish_earlier(context: Context, request: RestoreRequest, here: str, ask_fo
     return report
 
 
-def _verify(context: Context, versions: Sequence[tuple[Dataset, Snapshot]], root: str, here: str) -> None:
-    """What has arrived is what is listed here, by GUID; OperationFailed where anything is missing."""
+def _verify(
+    context: Context, versions: Sequence[tuple[Dataset, Snapshot]], root: str, here: str, marks: Marks
+) -> None:
+    """What has arrived is what is listed here, by GUID; OperationFailed where anything is missing. It is
+    marked as whole then."""
     seen = context.zfs.look_for([here])
+    arrived = []
     for dataset, version in versions:
         got = seen.get(here + dataset.name.removeprefix(root))
         if got is None or got.snapshot_with(version.guid) is None:
@@ -103,6 +113,10 @@ def _verify(context: Context, versions: Sequence[tuple[Dataset, Snapshot]], root
                 f"{version.full_name} (guid {version.guid:016x}) is not here after it was sent",
                 hint="run it again",
             )
+        arrived.append(got.snapshot_with(version.guid))
+    epoch = marks.epoch.number if marks.epoch else 1
+    sent_by = f"{marks.vm_id}/{epoch}"
+    context.zfs.mark([SnapshotMark(s, "hoster:from", sent_by) for s in arrived if s is not None])
 
 
 def _become_own(context: Context, name: str, ask_for_key: AskForKey) -> Sequence[str]:

@@ -7,6 +7,8 @@ each by its name and only if it still is what was seen, and then the datasets ar
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -98,6 +100,7 @@ def _carry_out(
             f"{sorted(unexpected)[0]} was not among what was shown and agreed to; nothing was changed",
             hint="run it again",
         )
+    _refuse_what_appeared(context, root, plan, {gone.snapshot for gone in report.destroyed})
     # The bookmarks first: what still has an anchor is not destroyed, and none of these is one.
     context.zfs.destroy_bookmarks(plan.bookmarks)
     for answer in context.zfs.destroy([step.victim for step in plan.destroys]):
@@ -108,6 +111,17 @@ def _carry_out(
             )
     roll_back_in_place(context.zfs, root, stamp, plan.wanted)
     return report
+
+
+def _refuse_what_appeared(context: Context, root: str, plan: Rollback, expected: Collection[str]) -> None:
+    """A snapshot that was taken since it was planned would be in the way, once the others are gone."""
+    now = context.zfs.look_for([root]).datasets
+    for dataset, version in plan.wanted:
+        seen = now.get(dataset.name, dataset)
+        newer = (v.full_name for v in seen.snapshots if v.createtxg > version.createtxg)
+        appeared = next((name for name in newer if name not in expected), "")
+        if appeared:
+            raise OperationFailed(f"{appeared} was taken meanwhile; nothing was changed", hint="run it again")
 
 
 def _report(vm: Vm, plan: Rollback, branch: str) -> VmReport:

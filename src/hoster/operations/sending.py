@@ -25,9 +25,9 @@ from hoster.operations.identity import first_marks, properties_of
 from hoster.operations.job import Job, Passage, hold_tag, newest_of
 from hoster.operations.keys import check_key
 from hoster.operations.request import Observer, ReplicationRequest
-from hoster.operations.swapping import new_stamp, swap
+from hoster.operations.swapping import branches_beside, new_stamp, swap
 from hoster.operations.taking import snapshot_steps, take
-from hoster.operations.telling import tell_copies
+from hoster.operations.telling import promotion, tell_copies
 from hoster.planning.replication import why_taken
 from hoster.planning.transfers import ahead_of_base, plan_anchors, plan_sends, unsent
 from hoster.zfs.programs import Answer
@@ -97,7 +97,8 @@ def _part_ways(context: Context, target: ZfsStore, jobs: Sequence[Job]) -> None:
                 newer += len(ahead_of_base(replica, base))
         root = job.passages[0].target
         try:
-            branch = swap(target, root, new_stamp(context.now()), wanted)
+            stamp = new_stamp(context.now(), root, branches_beside(target, root))
+            branch = swap(target, root, stamp, wanted)
             seen = target.look_for([root])
         except HosterError as error:
             job.fail(error)
@@ -264,6 +265,10 @@ def _verify(target: ZfsStore, jobs: Sequence[Job]) -> None:
             job.fail(error)
         return
     for job in attempted:
+        promoted = promotion(target, job, seen.get(job.passages[0].target))
+        if promoted is not None:
+            job.fail(promoted)
+            continue
         missing: list[str] = []
         for passage in job.passages:
             passage.replica = seen.get(passage.target)

@@ -19,7 +19,7 @@ from hoster.operations.context import Context
 from hoster.operations.history import hold_history
 from hoster.operations.inventory import NO_SUCH_VM, look_around
 from hoster.operations.taking import SNAPSHOTS_LOCK, SNAPSHOTS_WAIT_S, snapshot_steps, take
-from hoster.planning.retention import plan_retention
+from hoster.planning.retention import last_received, plan_retention
 from hoster.planning.snapshots import written_since
 
 
@@ -181,7 +181,8 @@ def _work(context: Context, vm: Vm, request: SnapshotRequest, reason: str) -> _W
     notes = [vm.problem] if vm.problem else []
     if request.keep is not None:
         for dataset in vm.everything:
-            retention = plan_retention(dataset, request.stype, request.keep, incoming=1)
+            kept = last_received(dataset, len(vm.dataset.marks.sites))
+            retention = plan_retention(dataset, request.stype, request.keep, incoming=1, protected=kept)
             destroys.extend(retention.destroys)
             notes.extend(f"kept {k.snapshot.full_name}: {k.reason}" for k in retention.kept)
     return _Work(vm, takes, tuple(destroys), tuple(notes))
@@ -267,11 +268,18 @@ def _refuse_if_needed(vm: Vm, victim: Snapshot) -> None:
             hint=f"zfs promote {victim.clones[0]}, or destroy the clone first",
         )
     dataset = next(d for d in vm.everything if d.name == victim.dataset)
-    if vm.role is Role.REPLICA and dataset.newest is not None and dataset.newest.guid == victim.guid:
+    received = [s.guid for s in dataset.snapshots if s.sent_by is not None]
+    bases = {*received[-1:], *(s.guid for s in dataset.snapshots[-1:])}
+    if vm.role is Role.REPLICA and victim.guid in bases:
         raise Refused(
             f"{victim.full_name} is the newest version of this replica: the next increment from {vm.parent}"
             " starts from it",
             hint=f"on {vm.parent}: hoster vm replicate {vm.name} --endpoint …  (brings a newer one)",
+        )
+    if vm.is_primary and victim.guid in last_received(dataset, len(vm.dataset.marks.sites)):
+        raise Refused(
+            f"{victim.full_name} is the last version in common with the node that it came from",
+            hint=f"hoster vm replicate {vm.name} --endpoint …  (to that node: a newer one takes its place)",
         )
     if victim.guid in needed_by_targets(dataset):
         anchors = [b.full_name for b in dataset.bookmarks if anchor_target(b) is not None]

@@ -22,7 +22,7 @@ from hoster.operations.pool_status import PoolStatus, pools_around
 from hoster.operations.promises import promise_of
 from hoster.operations.replicas import Far, branches_of, look_at_replicas
 from hoster.operations.witnesses import Silent
-from hoster.planning.lag import behind_bytes, is_equal
+from hoster.planning.lag import behind_bytes, is_equal, is_there
 from hoster.planning.schedules import targets_of
 from hoster.planning.succession import Standing, standing
 from hoster.planning.verdicts import (
@@ -292,7 +292,7 @@ def _seen(vm: Vm, site: Site, far: Far, memory: Remembered | None, now: float) -
     known = None if memory is None else memory.newest
     if memory is not None and memory.equal_at is not None and known is not None and root is not None:
         # Equal they were as of a version that is still there; if it is gone, so is what was equal.
-        moments += [memory.equal_at] if root.snapshot_with(int(known.guid)) is not None else []
+        moments += [memory.equal_at] if is_there(pairs, int(known.guid)) else []
     return _Replica(
         newest,
         had_some=known is not None,

@@ -76,7 +76,14 @@ def roll_back_in_place(
 ) -> None:
     """Gives up what was written to the datasets since the ``wanted`` versions, which are the newest there."""
     _intend(zfs, root, stamp, wanted, in_place=True)
-    finish(zfs, root, stamp)
+    there = _look(zfs, root, stamp)
+    for number, step in enumerate(_steps(zfs, root, stamp, there)):
+        try:
+            _carry_out(zfs, step, None)
+        except HosterError:
+            if number == 0:
+                _forget(zfs, taking_back(root, stamp, there))
+            raise
 
 
 def restore(

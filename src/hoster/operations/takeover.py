@@ -61,7 +61,7 @@ def take_over(context: Context, request: TakeoverRequest, ask_for_key: AskForKey
             return _refused(another_vm(vm, request.identity))
         witnesses, silent = ask(context, vm.dataset.marks)
         notes = [f"{one.node} could not be asked: {one.reason}" for one in silent]
-        if vm.is_primary and not _is_split(vm, witnesses):
+        if vm.is_primary and not _is_overtaken(vm, witnesses):
             return _finish_only(context, vm, witnesses, request.dry_run)
         ended = end_arrivals(context, vm, witnesses, dry_run=request.dry_run)
         if ended:
@@ -139,9 +139,9 @@ def _finish_only(context: Context, vm: Vm, witnesses: Sequence[Witness], dry_run
     return _report(vm, Outcome.DONE, untold, [*done, *told])
 
 
-def _is_split(vm: Vm, witnesses: Sequence[Witness]) -> bool:
+def _is_overtaken(vm: Vm, witnesses: Sequence[Witness]) -> bool:
     mine = vm.dataset.marks.epoch
-    return any(standing(mine, witness.epoch) is Standing.SPLIT for witness in witnesses)
+    return any(standing(mine, witness.epoch) is not Standing.CURRENT for witness in witnesses)
 
 
 def _tell(context: Context, witnesses: Sequence[Witness], epoch: Epoch) -> tuple[list[str], list[str]]:

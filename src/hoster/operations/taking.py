@@ -19,6 +19,7 @@ from hoster.model.names import SnapshotType, new_snapshot_name, next_snapshot_na
 from hoster.model.plan import TakeSnapshot
 from hoster.model.storage import Dataset
 from hoster.model.vms import Vm
+from hoster.zfs.batches import in_commands
 from hoster.zfs.store import ZfsStore, pool_of
 
 Steps = Mapping[str, Sequence[TakeSnapshot]]
@@ -51,11 +52,13 @@ def snapshot_steps(
 
 
 def take(zfs: ZfsStore, steps: Steps, properties: Mapping[str, str] | None = None) -> Taken:
-    """Takes the snapshots of each VM: one command per pool. A VM's datasets get theirs together or not at
-    all."""
+    """Takes the snapshots of each VM: one command per pool, or as many as the names need. A VM's datasets get
+    theirs together or not at all."""
     taken = Taken()
     for of_pool in _by_pool(steps).values():
-        _take_together(zfs, of_pool, properties or {}, taken)
+        names = {vm: [step.full_name for step in of_vm] for vm, of_vm in of_pool.items()}
+        for together in in_commands(names):
+            _take_together(zfs, {vm: of_pool[vm] for vm in together}, properties or {}, taken)
     return taken
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from hoster.errors import HosterError
+from hoster.errors import HosterError, OperationFailed
 from hoster.model.plan import Ground, Refusal
 from hoster.model.storage import Dataset, Marks, Role, Site
 from hoster.model.vms import Vm
@@ -20,6 +20,7 @@ from hoster.operations.permission import mark_superseded
 from hoster.operations.power import running_now
 from hoster.operations.request import ReplicationRequest
 from hoster.planning.refusals import LOCAL
+from hoster.planning.succession import Standing, standing
 from hoster.zfs.store import ZfsStore
 
 
@@ -57,14 +58,13 @@ def is_told(job: Job) -> bool:
 
 def tell_copies(context: Context, target: ZfsStore, jobs: Sequence[Job]) -> None:
     """Marks both ends of the jobs that are complete with what they do not know yet."""
+    _tell_replicas(target, [job for job in jobs if job.complete and _has_to_be_told(job)])
     for job in jobs:
-        if not job.complete:
+        if not job.complete or _knows_sites(job):
             continue
         try:
-            _tell_replica(target, job)
-            if not _knows_sites(job):
-                own = properties_of(Marks(sites=job.sites))
-                context.zfs.set_properties(own, [job.vm.dataset.name])
+            own = properties_of(Marks(sites=job.sites))
+            context.zfs.set_properties(own, [job.vm.dataset.name])
         except HosterError as error:
             job.fail(error)
 
@@ -90,16 +90,61 @@ def superseded(
     return tuple(notes)
 
 
-def _tell_replica(target: ZfsStore, job: Job) -> None:
-    root = job.passages[0]
-    if root.replica is None:
+def _has_to_be_told(job: Job) -> bool:
+    replica = job.passages[0].replica
+    return replica is not None and (_is_behind(replica, job.told) or bool(_demoted(job)))
+
+
+def _demoted(job: Job) -> list[str]:
+    return [p.target for p in job.passages if p.replica is not None and p.replica.marks.demoted]
+
+
+def _tell_replicas(target: ZfsStore, jobs: Sequence[Job]) -> None:
+    """Looks at them once more, right before: what was promoted meanwhile is told nothing."""
+    if not jobs:
         return
-    demoted = [p.target for p in job.passages if p.replica is not None and p.replica.marks.demoted]
-    if demoted:
+    roots = [job.passages[0].target for job in jobs]
+    try:
+        now = target.look_at(roots)
+    except HosterError as error:
+        for job in jobs:
+            job.fail(error)
+        return
+    for job, root in zip(jobs, roots, strict=True):
+        try:
+            _tell_replica(target, job, now.get(root))
+        except HosterError as error:
+            job.fail(error)
+
+
+def _tell_replica(target: ZfsStore, job: Job, replica: Dataset | None) -> None:
+    root = job.passages[0]
+    promoted = promotion(target, job, replica)
+    if promoted is not None:
+        raise promoted
+    if demoted := _demoted(job):
         target.inherit("hoster:demoted", demoted)
-    if _is_behind(root.replica, job.told):
+    if root.replica is not None and _is_behind(root.replica, job.told):
         told = Marks(epoch=job.told.epoch, parent=job.told.parent, sites=job.told.sites)
         target.set_properties(properties_of(told), [root.target])
+
+
+def promotion(target: ZfsStore, job: Job, replica: Dataset | None) -> OperationFailed | None:
+    """Why this run has nothing more to do with the replica: hours may have passed since it was judged, and it
+    may run there by now, or have been told that a third node runs it."""
+    if replica is None:
+        return None
+    marks, judged = replica.marks, job.passages[0].part.replica
+    as_judged = judged is not None and marks.epoch == judged.marks.epoch
+    if marks.role is Role.REPLICA and (
+        as_judged or standing(job.told.epoch, marks.epoch) is Standing.CURRENT
+    ):
+        return None
+    return OperationFailed(
+        f"{replica.name} on {target.node} was promoted, or told of a promotion, while this ran: it is of"
+        f" epoch {marks.epoch} now, this copy of {job.told.epoch}",
+        hint="run it again: it says who has taken the VM over",
+    )
 
 
 def _is_behind(replica: Dataset, told: Marks) -> bool:

@@ -7,11 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from hoster.errors import HosterError
 from hoster.host.ssh import SshOptions
 from hoster.model.names import endpoint
-from hoster.model.storage import Marks, Site
+from hoster.model.storage import Dataset, Marks, Role, Site, View
 from hoster.operations.context import Context
 from hoster.planning.succession import Witness
 from hoster.zfs.store import ZfsStore
@@ -65,11 +66,23 @@ def _answer(context: Context, site: Site, vm_id: str | None) -> Witness | Silent
             if there.machine == context.zfs.machine:
                 return None
             seen = there.look_for([site.dataset])
+            root = seen.get(site.dataset)
+            if vm_id is not None and (root is None or root.marks.vm_id != vm_id):
+                root, seen = _under_another_name(there, site.dataset, vm_id)
     except HosterError as error:
         return Silent(site.endpoint, error.message)
     except ValueError as error:
         return Silent(site.endpoint, str(error))
-    root = seen.get(site.dataset)
     if root is None or vm_id is None or root.marks.vm_id != vm_id:
         return Witness(site.endpoint, (), site)
-    return Witness(site.endpoint, (root, *seen.below(root.name)), site)
+    return Witness(site.endpoint, (root, *seen.below(root.name)), replace(site, dataset=root.name))
+
+
+def _under_another_name(there: ZfsStore, dataset: str, vm_id: str) -> tuple[Dataset | None, View]:
+    """The copy beside where it is known to be: whoever took the VM over may have renamed it."""
+    beside = there.look_beside([dataset.rpartition("/")[0]])
+    copies = [
+        d for d in beside.datasets.values() if d.marks.vm_id == vm_id and d.marks.role is not Role.BRANCH
+    ]
+    found = max(copies, key=lambda d: d.marks.epoch.number if d.marks.epoch else 0, default=None)
+    return (None, beside) if found is None else (found, there.look_for([found.name]))

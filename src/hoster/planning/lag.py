@@ -35,6 +35,13 @@ def newest_common(pairs: Sequence[Pair]) -> Snapshot | None:
     return None
 
 
+def is_there(pairs: Sequence[Pair], guid: int) -> bool:
+    """Whether the version of that GUID is there whole, as far as this node still knows what it was of."""
+    replica = pairs[0][1]
+    found = None if replica is None else replica.snapshot_with(guid)
+    return found is not None and all(_has(below, copy, found.name) for below, copy in pairs[1:])
+
+
 def is_equal(pairs: Sequence[Pair]) -> bool:
     """Whether nothing was written here since a version that is there, in any of the VM's datasets."""
     return all(

@@ -271,6 +271,20 @@ def _taken_over(subject: Subject, site: TargetSite, source: Dataset, target: Dat
             return None
 
 
+def taken_over_beside(
+    subject: Subject, site: TargetSite, target: str, beside: Sequence[Dataset]
+) -> tuple[Dataset, Refusal] | None:
+    """A copy that took the VM over and has another name than ``target`` by now, among what lies ``beside``
+    that; and the refusal because of it."""
+    for copy in beside:
+        same = copy.marks.vm_id is not None and copy.marks.vm_id == subject.dataset.marks.vm_id
+        if same and copy.name != target and copy.marks.role is not Role.BRANCH:
+            refusal = _taken_over(subject, site, subject.dataset, copy)
+            if refusal is not None:
+                return copy, refusal
+    return None
+
+
 def _not_a_replica(subject: Subject, site: TargetSite, target: Dataset) -> Refusal | None:
     vm, there = subject.name, target.marks
     if there.role is Role.REPLICA:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from msgspec import Struct
 
-from hoster.model.anchors import needed_by_targets
+from hoster.model.anchors import anchor_target, needed_by_targets
 from hoster.model.names import SnapshotType, snapshot_label
 from hoster.model.plan import DestroySnapshot
 from hoster.model.storage import Dataset, Snapshot
@@ -37,6 +37,16 @@ def typed(dataset: Dataset, stype: SnapshotType) -> tuple[Snapshot, ...]:
         for s in sorted(dataset.snapshots, key=lambda s: s.createtxg)
         if (label := snapshot_label(s.name)) is not None and label.stype is stype
     )
+
+
+def last_received(dataset: Dataset, copies: int) -> frozenset[int]:
+    """The newest version that came from another node, while not all of the VM's ``copies`` have anchors here.
+
+    After a takeover the old host has none: its target is not known before the first replication to it.
+    """
+    anchored = {key for b in dataset.bookmarks if (key := anchor_target(b)) is not None}
+    received = [s.guid for s in dataset.snapshots if s.sent_by is not None]
+    return frozenset(received[-1:]) if len(anchored) < copies else frozenset()
 
 
 def plan_retention(

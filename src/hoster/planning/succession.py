@@ -123,6 +123,11 @@ def plan_takeover(
     partial = tuple(dataset.name for dataset in datasets if dataset.partial is not None)
     ahead = received and any(dataset.newest != version for dataset, version in versions)
     evidence = [*_own_evidence(datasets, versions, partial, ahead)]
+    if received and versions[0][1].sent_by is None:
+        evidence.append(
+            f"the run that brought {versions[0][1].name} did not come to its end:"
+            " disks of the VM may be missing"
+        )
     for witness in witnesses:
         evidence += _testimony(datasets, witness, handed_over)
     return Takeover(next_epoch(known, hostname), versions, ahead, partial, tuple(evidence))

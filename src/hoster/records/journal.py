@@ -8,7 +8,7 @@ never an exception. It is bounded: old runs go as new ones come.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +97,14 @@ class Journal:
     def forget(self, vm: str, node: str, targets: Sequence[str]) -> tuple[tuple[str, ...], str]:
         """Forgets how a VM stands with these targets of a node, and the replications to it if it is no VM's
         target any more: the jobs that are forgotten, and why that failed, or nothing. What ran is kept."""
+        return self._forget(lambda connection: tables.forget(connection, vm, node, targets))
+
+    def forget_replicas(self, vm: str) -> str:
+        """Forgets how a VM stands with all of its targets, which are another node's from now on; why that
+        failed, or nothing. What ran is kept."""
+        return self._forget(lambda connection: tables.forget_replicas(connection, vm))[1]
+
+    def _forget(self, act: Callable[[sqlite3.Connection], tuple[str, ...]]) -> tuple[tuple[str, ...], str]:
         import sqlite3
 
         if not self.path.exists():
@@ -105,7 +113,7 @@ class Journal:
             with contextlib.closing(_connection(f"{self.path.absolute().as_uri()}?mode=rw")) as connection:
                 connection.execute("BEGIN IMMEDIATE")
                 with connection:
-                    return tables.forget(connection, vm, node, targets), ""
+                    return act(connection), ""
         except (sqlite3.Error, OSError) as error:
             return (), f"{self.path}: the journal of runs cannot be written: {_words(error)}"
 

@@ -122,6 +122,13 @@ def forget(connection: sqlite3.Connection, vm: str, node: str, targets: Sequence
     return jobs
 
 
+def forget_replicas(connection: sqlite3.Connection, vm: str) -> tuple[str, ...]:
+    """Forgets how a VM stands with all its targets, and no job. The caller holds a transaction."""
+    if format_of(connection) != 0:
+        connection.execute("DELETE FROM replicas WHERE vm = ?", (vm,))
+    return ()
+
+
 def remembered(row: Sequence[Any]) -> Remembered:
     """One row of :data:`REPLICAS`."""
     return Remembered(*[*row[:10], common(row[10:13]), *row[13:]])

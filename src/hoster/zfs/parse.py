@@ -90,10 +90,15 @@ def read_view(node: str, lines: Iterable[str]) -> View:
     return View(node, {r.name: _dataset(r, snapshots, bookmarks) for r in containers})
 
 
+_EPOCH_DIGITS = 18
+"""More promotions than that no VM lives to see."""
+
+
 def parse_epoch(text: str) -> Epoch | None:
     """The epoch written ``3@node1``, or None where the text is not one."""
     number, at, node = text.partition("@")
-    return Epoch(int(number), node) if at and node and number.isascii() and number.isdigit() else None
+    is_one = number.isascii() and number.isdigit() and len(number) <= _EPOCH_DIGITS
+    return Epoch(int(number), node) if at and node and is_one else None
 
 
 _INTENT = re.compile(
@@ -109,7 +114,7 @@ def parse_sites(text: str) -> tuple[Site, ...]:
         return ()
     try:
         return msgspec.json.decode(text, type=tuple[Site, ...])
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         return ()
 
 

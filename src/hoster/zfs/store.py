@@ -18,6 +18,7 @@ from hoster.host.reach import Host
 from hoster.model.plan import Anchor, Send
 from hoster.model.storage import Bookmark, Dataset, Snapshot, View
 from hoster.zfs import argv, keys, receives
+from hoster.zfs.batches import batches
 from hoster.zfs.delegations import delegations
 from hoster.zfs.failures import is_missing_only, zfs_error
 from hoster.zfs.keys import KeyState
@@ -27,13 +28,6 @@ from hoster.zfs.streams import HEAD_BYTES
 
 LOOK_TIMEOUT_S = 600.0
 """How long a listing may print nothing; a suspended pool must not hang a run for ever."""
-
-_ARGUMENT_BYTES = 100 * 1024
-"""Most that the names in one command may add up to: through ssh they are one argument, of which Linux takes
-128 KiB; FreeBSD takes 256 KiB in all."""
-
-_QUOTES = 9
-"""What quoting makes a name longer by, in bytes, and the blank after it."""
 
 
 class SnapshotMark(Struct, frozen=True):
@@ -102,10 +96,9 @@ class ZfsStore:
         self._run(argv.sync(pools), "syncing the pool", LOOK_TIMEOUT_S)
 
     def take_snapshots(self, full_names: Sequence[str], properties: Mapping[str, str] | None = None) -> None:
-        """Takes snapshots of one pool at one moment, or none of them; more commands only where the names
-        outgrow one command line."""
-        for batch in _batches(full_names):
-            self._run(argv.snapshot(batch, properties or {}), "taking snapshots", LOOK_TIMEOUT_S)
+        """Takes snapshots of one pool at one moment, or none of them. How many can be taken so, is told by
+        :func:`hoster.zfs.batches.in_commands`."""
+        self._run(argv.snapshot(full_names, properties or {}), "taking snapshots", LOOK_TIMEOUT_S)
 
     def set_properties(self, properties: Mapping[str, str], names: Sequence[str]) -> None:
         """Sets the same local values on all of ``names``."""
@@ -262,21 +255,23 @@ class ZfsStore:
 
     def hold(self, tag: str, snapshots: Sequence[str]) -> None:
         """Holds these snapshots, so that nobody destroys them."""
-        for batch in _batches(snapshots):
+        for batch in batches(snapshots):
             self._run(argv.hold(tag, batch), "holding snapshots")
 
     def release(self, tag: str, snapshots: Sequence[str]) -> None:
         """Releases these snapshots; one that has gone is no error."""
-        for batch in _batches(snapshots):
+        for batch in batches(snapshots):
             with contextlib.suppress(DatasetMissing):
                 self._run(argv.release(tag, batch), "releasing snapshots")
 
     def holds(self, snapshots: Sequence[str]) -> frozenset[tuple[str, str]]:
-        """The holds on these snapshots: the full name of each, and the tag."""
+        """The holds on those of these snapshots that exist: the full name of each, and the tag."""
         found: set[tuple[str, str]] = set()
-        for batch in _batches(snapshots):
-            listed = self._run(argv.holds(batch), "listing holds").stdout.splitlines()
-            rows = (line.split("\t") for line in listed)
+        for batch in batches(snapshots):
+            completed = self._runner.run(self._host.argv(argv.holds(batch)), timeout_s=120.0)
+            if completed.returncode != 0 and not _is_whole_but_for_missing(completed):
+                raise zfs_error(self.node, "listing holds", completed)
+            rows = (line.split("\t") for line in completed.stdout.splitlines())
             found.update((row[0], row[1]) for row in rows if len(row) >= 2)
         return frozenset(found)
 
@@ -304,11 +299,11 @@ class ZfsStore:
         """What ``listing`` gives of those of ``names`` that exist; more commands only where the names outgrow
         one command line."""
         datasets: dict[str, Dataset] = {}
-        for batch in _batches(names):
+        for batch in batches(names):
             view, completed = self._listed(listing(batch))
             if completed.returncode == 0:
                 datasets |= self._checked(view).datasets
-            elif is_missing_only(completed.stderr):
+            elif _is_whole_but_for_missing(completed):
                 datasets |= _sound(view).datasets
             else:
                 raise zfs_error(self.node, "listing", completed)
@@ -373,6 +368,12 @@ def pool_of(name: str) -> str:
     return name
 
 
+def _is_whole_but_for_missing(completed: Completed) -> bool:
+    """Whether some of what was asked for does not exist, and all of the rest is there. Any other status than
+    that of zfs itself means that something ended it in the middle: a signal, the connection."""
+    return completed.returncode == 1 and is_missing_only(completed.stderr)
+
+
 def missing(node: str, dataset: str) -> DatasetMissing:
     """The error for a dataset that a look did not find."""
     return DatasetMissing(f"{node}: {dataset} does not exist")
@@ -383,16 +384,3 @@ def _by_pool(items: Sequence[tuple[str, ...]]) -> dict[str, list[tuple[str, ...]
     for item in items:
         pools.setdefault(pool_of(item[0]), []).append(item)
     return pools
-
-
-def _batches(names: Iterable[str]) -> Iterable[Sequence[str]]:
-    batch: list[str] = []
-    size = 0
-    for name in names:
-        if batch and size + len(name) + _QUOTES > _ARGUMENT_BYTES:
-            yield batch
-            batch, size = [], 0
-        batch.append(name)
-        size += len(name) + _QUOTES
-    if batch:
-        yield batch

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -160,6 +162,50 @@ def test_the_holder_is_told_with_its_command_and_how_far_it_has_come(tmp_path: P
     assert asked == [os.getpid()]
 
 
+def let_go_at(locks: Locks, *, shared: bool = False) -> float:
+    """What is said of the lock on "the disk" to whoever gets it."""
+    with locks.hold("the disk", holder="me", shared=shared) as moment:
+        return moment
+
+
+def test_of_what_nobody_ever_had_no_end_is_known(tmp_path: Path) -> None:
+    locks = Locks(tmp_path)
+    with locks.hold("the screen", holder="me"):
+        assert let_go_at(locks) == 0
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["alone", "shared"])
+@pytest.mark.parametrize("fails", [False, True], ids=["well", "with an error"])
+def test_a_lock_tells_when_it_was_let_go_and_not_when_it_was_taken(
+    tmp_path: Path, shared: bool, fails: bool
+) -> None:
+    locks = Locks(tmp_path)
+    with suppress(KeyError), locks.hold("the disk", holder="me", shared=shared):
+        time.sleep(0.01)
+        still_had = time.time()
+        if fails:
+            raise KeyError
+    assert still_had - 0.001 <= let_go_at(locks, shared=shared) <= time.time()
+
+
+def test_who_still_has_a_lock_and_who_does_not_get_it_have_not_let_it_go(tmp_path: Path) -> None:
+    locks = Locks(tmp_path)
+    with locks.hold("the disk", holder="one", shared=True):
+        with pytest.raises(Busy), locks.hold("the disk", holder="me"):
+            pass
+        assert let_go_at(locks, shared=True) == 0
+        assert 0 < let_go_at(locks, shared=True) <= time.time()
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["alone", "shared"])
+def test_the_next_one_learns_that_whoever_had_a_lock_was_killed(tmp_path: Path, shared: bool) -> None:
+    with another_process(tmp_path) as process:
+        process.kill()
+        process.wait()
+    assert let_go_at(Locks(tmp_path), shared=shared) == math.inf
+    assert 0 < let_go_at(Locks(tmp_path), shared=shared) <= time.time()
+
+
 def test_a_lock_that_is_shared_again_and_again_does_not_grow_for_ever(tmp_path: Path) -> None:
     locks = Locks(tmp_path, "x" * 3000)
     with locks.hold("the disk", holder="lasting", shared=True):
@@ -169,7 +215,8 @@ def test_a_lock_that_is_shared_again_and_again_does_not_grow_for_ever(tmp_path: 
         with pytest.raises(Busy, match="in use by process"), locks.hold("the disk", holder="me"):
             pass
     (file,) = tmp_path.iterdir()
-    assert file.stat().st_size == 0
+    assert file.stat().st_size < 200
+    assert 0 < let_go_at(locks) <= time.time()
 
 
 def test_any_number_may_share_a_lock_and_nobody_has_it_alone_meanwhile(tmp_path: Path) -> None:

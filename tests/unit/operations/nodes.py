@@ -123,7 +123,7 @@ class Nodes:
     def _context(self, name: str) -> NodeContext:
         folder = self.folder / f"{name}-run"
         return NodeContext(
-            Settings(Path("/nowhere"), ("tank/vm",), run_dir=folder),
+            Settings(Path("/nowhere"), ("tank/vm",), run_dir=folder, state_dir=folder / "state"),
             name,
             self.cluster,
             ZfsStore(NamedHost(name, name), self.cluster),

@@ -68,12 +68,6 @@ class Busily:
         roll_back(self.context, RollbackRequest("web", self.newest()))
 
 
-@pytest.fixture(autouse=True)
-def no_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The volumes of model nodes have none, which nobody is to wait for."""
-    monkeypatch.setattr("hoster.operations.primacy.await_devices", lambda volumes: ())
-
-
 @pytest.fixture
 def busily(tmp_path: Path) -> Busily:
     return Busily(tmp_path)
@@ -269,11 +263,11 @@ class Ending(Locks):
         self.what, self.ends = what, ends
 
     @contextmanager
-    def hold(self, what: str, *, holder: str, wait_s: float = 0.0, shared: bool = False) -> Iterator[None]:
+    def hold(self, what: str, *, holder: str, wait_s: float = 0.0, shared: bool = False) -> Iterator[float]:
         if what == self.what and wait_s:
             self.ends()
-        with Locks.hold(self, what, holder=holder, wait_s=wait_s, shared=shared):
-            yield
+        with Locks.hold(self, what, holder=holder, wait_s=wait_s, shared=shared) as let_go_at:
+            yield let_go_at
 
 
 @pytest.mark.parametrize("what", ["the replication of web to b", "the history of web"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from hoster.host.process import Completed
 from hoster.hypervisors.memory import InMemory
 from hoster.hypervisors.protocol import GuestRef
 from hoster.model.plan import Outcome
+from hoster.operations.handover import Migration, migrate
+from tests.properties.world import Quiet
 from tests.unit.operations.nodes import DISK, Nodes
 
 Far = Callable[[str, tuple[str, ...]], Completed]
@@ -34,21 +38,19 @@ def interrupt() -> None:
     raise KeyboardInterrupt
 
 
-@pytest.fixture(autouse=True)
-def no_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The volumes of model nodes have none, which nobody is to wait for."""
-    monkeypatch.setattr("hoster.operations.primacy.await_devices", lambda volumes: ())
-
-
-@pytest.fixture
-def nodes(tmp_path: Path) -> Nodes:
+def running(folder: Path) -> Nodes:
     """A VM that runs on node a, has a replica on b, and has written since."""
-    nodes = Nodes(tmp_path)
+    nodes = Nodes(folder)
     nodes.contexts["a"] = replace(nodes.contexts["a"], driver=Stopping())
     nodes.replicate("a", "b")
     nodes.write("a")
     nodes.start("a")
     return nodes
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Nodes:
+    return running(tmp_path)
 
 
 def after_the_stop(nodes: Nodes, then: Callable[[], None]) -> None:
@@ -193,6 +195,60 @@ def test_a_request_to_end_keeps_its_exit_code_and_is_told_how_it_stands(nodes: N
         nodes.migrate("a", "b")
     assert left.value.code == 143
     nodes.cluster.hoster = usual
+    stays_and_can_be_moved(nodes)
+
+
+SESSION = """
+import os, signal, sys
+from pathlib import Path
+import hoster.cli.main as cli
+import hoster.operations.primacy as primacy
+from tests.unit.operations.test_interrupted_migration import of_promotions, running, runs
+
+primacy.await_devices = lambda volumes: ()
+nodes = running(Path(sys.argv[1]))
+usual = nodes.cluster.hoster
+
+def breaks_off(name, words):
+    os.kill(os.getpid(), getattr(signal, sys.argv[2]))
+    return usual(name, words)
+
+of_promotions(nodes, breaks_off)
+cli.hoster.main = lambda **_: nodes.migrate("a", "b")
+signal.signal(signal.SIGHUP, getattr(signal, sys.argv[3]))
+try:
+    cli.main()
+finally:
+    print(*(name for name in "ab" if runs(nodes, name)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("sent", "hangup", "code", "where"),
+    [
+        pytest.param("SIGTERM", "SIG_DFL", 143, "a", id="a request to end"),
+        pytest.param("SIGHUP", "SIG_DFL", 143, "a", id="the session breaks off"),
+        pytest.param("SIGHUP", "SIG_IGN", 0, "b", id="the session breaks off, under nohup"),
+    ],
+)
+def test_a_session_that_breaks_off_after_the_stop_leaves_it_running_on_one_side(
+    tmp_path: Path, sent: str, hangup: str, code: int, where: str
+) -> None:
+    command = [sys.executable, "-c", SESSION, str(tmp_path), sent, hangup]
+    done = subprocess.run(command, cwd=Path(__file__).parents[3], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (code, f"{where}\n"), done.stderr
+
+
+def test_a_guest_that_does_not_power_down_in_time_may_still_do_so_and_that_is_said(nodes: Nodes) -> None:
+    driver = nodes.contexts["a"].driver
+    assert isinstance(driver, Stopping)
+    driver.deaf = frozenset({"web"})
+    patience = Migration(nodes.request("b"), limit_s=0.01)
+    with pytest.raises(
+        OperationFailed, match="; web stays this node's VM, and may still power down, as it was asked to"
+    ) as error:
+        migrate(nodes.contexts["a"], patience, Quiet(), lambda _: None)
+    assert error.value.hint == "hoster vm start web, if it did; hoster vm stop web --force"
     stays_and_can_be_moved(nodes)
 
 

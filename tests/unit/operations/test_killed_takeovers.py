@@ -13,13 +13,6 @@ from hoster.operations.primacy import is_whole
 from tests.unit.operations.nodes import Nodes
 from tests.zfsmodel.cluster import Accident, Fault, Killed
 
-
-@pytest.fixture(autouse=True)
-def no_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The volumes of model nodes have none, which nobody is to wait for."""
-    monkeypatch.setattr("hoster.operations.primacy.await_devices", lambda volumes: ())
-
-
 KILLED = pytest.mark.parametrize("accident", [Accident.KILLED_BEFORE, Accident.KILLED_AFTER])
 
 

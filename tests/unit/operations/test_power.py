@@ -277,6 +277,18 @@ def test_start_all_starts_what_is_this_nodes_and_one_failure_stops_no_other(node
     assert node.machines.starts == ["web", "app", "idle"]
 
 
+@pytest.mark.parametrize("image", ["disk\0.img", "loop.img"], ids=["a NUL", "a loop of links"])
+def test_a_disk_that_no_path_leads_to_keeps_no_other_vm_from_being_started_and_listed(
+    node: Node, image: str
+) -> None:
+    home = node.vm("app", disks=[{**DISK, "disk_image": image}])
+    (home / "loop.img").symlink_to("loop.img")
+    node.vm("web")
+    report = start_all(node.context)
+    assert {vm.vm: vm.outcome for vm in report.vms} == {"app": Outcome.FAILED, "web": Outcome.DONE}
+    assert node.states() == {"app": State.STOPPED, "web": State.RUNNING}
+
+
 def test_stop_all_waits_for_each_and_reports_the_one_that_does_not_obey(node: Node) -> None:
     for name in ("app", "deaf", "off", "web"):
         node.vm(name)

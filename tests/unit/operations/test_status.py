@@ -22,7 +22,7 @@ from hoster.records.runs import EndedRun, Run, RunKind
 from hoster.testing import NamedHost, read_whole
 from hoster.zfs.store import ZfsStore
 from tests.properties.world import Quiet
-from tests.unit.operations.nodes import WEB, NodeContext, Nodes
+from tests.unit.operations.nodes import DISK, WEB, NodeContext, Nodes
 from tests.zfsmodel.cluster import HALF, Accident, Fault
 from tests.zfsmodel.command import command
 from tests.zfsmodel.state import Kind
@@ -171,10 +171,13 @@ def test_a_target_that_cannot_be_asked_is_remembered_and_said_so(standing: Stand
     assert (target.equal, target.verdict, target.behind_bytes) == (False, "ok", 0)
 
 
-def test_a_replica_that_was_destroyed_behind_our_back_is_gone(standing: Standing) -> None:
+@pytest.mark.parametrize("lost", [(DISK, WEB), (DISK,)], ids=["all of it", "one disk"])
+def test_a_replica_that_was_destroyed_behind_our_back_is_gone(
+    standing: Standing, lost: tuple[str, ...]
+) -> None:
     standing.replicate(ago=60)
     there = standing.nodes.cluster.nodes["b"]
-    for name in (f"{WEB}/d0", WEB):
+    for name in lost:
         for snapshot in list(there.dataset(name).snapshots):
             command(there, ("zfs", "destroy", f"{name}@{snapshot.name}"))
         assert command(there, ("zfs", "destroy", name)) == (0, "", "")
@@ -191,7 +194,7 @@ def test_a_version_that_was_destroyed_behind_our_back_makes_the_one_before_it_co
     standing.write()
     standing.replicate(ago=20)
     there = standing.nodes.cluster.nodes["b"]
-    for name in (WEB, f"{WEB}/d0"):
+    for name in (WEB, DISK):
         newest = there.dataset(name).snapshots[-1].name
         assert command(there, ("zfs", "destroy", f"{name}@{newest}"))[0] == 0
     target = standing.target
@@ -206,7 +209,7 @@ def test_a_version_that_is_not_whole_there_does_not_count(standing: Standing) ->
     standing.write()
     standing.replicate(ago=20)
     there = standing.nodes.cluster.nodes["b"]
-    newest = there.dataset(f"{WEB}/d0").snapshots[-1].name
+    newest = there.dataset(DISK).snapshots[-1].name
     assert command(there, ("zfs", "destroy", f"{WEB}/d0@{newest}"))[0] == 0
     assert standing.target.newest == first
 

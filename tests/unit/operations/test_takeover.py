@@ -16,12 +16,6 @@ from tests.unit.operations.nodes import DISK, WEB, Nodes
 from tests.zfsmodel.cluster import Accident, Fault, Killed
 
 
-@pytest.fixture(autouse=True)
-def no_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The volumes of model nodes have none, which nobody is to wait for."""
-    monkeypatch.setattr("hoster.operations.primacy.await_devices", lambda volumes: ())
-
-
 @pytest.fixture
 def nodes(tmp_path: Path) -> Nodes:
     return Nodes(tmp_path)

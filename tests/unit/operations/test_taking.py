@@ -92,6 +92,40 @@ def test_a_name_that_was_taken_in_the_same_second_gives_way_to_the_next() -> Non
     assert found.steps["web"][0].name == "custom_2024-01-01_00-01-00_3"
 
 
+def test_what_outgrows_one_command_is_cut_between_vms() -> None:
+    runner = ScriptedRunner()
+    runner.answer(("zfs", "snapshot"))
+    steps = {
+        f"customer-{n:04}": [*step(f"tank/vm/customer-{n:04}"), *step(f"tank/vm/customer-{n:04}/data")]
+        for n in range(1000)
+    }
+    assert list(take(ZfsStore(LocalHost(), runner), steps).steps) == list(steps)
+    vms = [{name.split("/")[2] for name in names} for names in snapshotted(runner)]
+    assert 1 < len(vms) < 5
+    assert sum(map(len, vms)) == len(set().union(*vms)) == 1000
+
+
+def test_what_the_second_command_cannot_take_leaves_nothing_behind_that_nobody_reports() -> None:
+    runner = ScriptedRunner()
+    made = {f"tank/vm/customer-1999@{step('')[0].name}"}
+
+    def answer(argv: tuple[str, ...], _: str) -> Says:
+        if made & set(argv):
+            return Says(
+                "", "cannot create snapshot 'x': dataset already exists\nno snapshots were created\n", 1
+            )
+        made.update(argv[2:])
+        return Says()
+
+    runner.answer(("zfs", "snapshot"), answer)
+    before = set(made)
+    steps = {f"customer-{n:04}": step(f"tank/vm/customer-{n:04}") for n in range(2000)}
+    found = take(ZfsStore(LocalHost(), runner), steps)
+    assert len(snapshotted(runner)) == 3, "the second one again, under the next name"
+    assert (found.steps.keys(), found.failures) == (steps.keys(), {})
+    assert {one.full_name for of_vm in found.steps.values() for one in of_vm} == made - before
+
+
 def test_all_datasets_of_a_vm_get_the_same_name_which_none_has_yet() -> None:
     web, disk = dataset("tank/vm/web", "h1"), dataset("tank/vm/web/d0", "c1")
     vm = Vm("web", web, (disk,), Role.PRIMARY, "node1", production=True)

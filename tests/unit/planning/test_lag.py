@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from hoster.model.plan import Common, Destroyed, Outcome, Report, VmReport
-from hoster.planning.lag import Pair, behind_bytes, is_equal, newest_common, seen_after
+from hoster.planning.lag import Pair, behind_bytes, is_equal, is_there, newest_common, seen_after
 from hoster.testing import dataset, guid_of, view, words
 
 A, B, C = "daily_2024-01-01_00-01-00", "daily_2024-01-01_00-02-00", "daily_2024-01-01_00-03-00"
@@ -37,6 +37,25 @@ def pair(here: str, there: str | None, below: str = "") -> Pair:
 def test_the_newest_common_version_is_whole_and_known_by_guid(pairs: list[Pair], newest: str) -> None:
     found = newest_common(pairs)
     assert words([found] if found else []) == newest
+
+
+@pytest.mark.parametrize(
+    ("pairs", "there"),
+    [
+        ([pair("d1", None)], False),
+        ([pair("d1", "")], False),
+        ([pair("d1", "d1'")], False),
+        ([pair("d1", "d1 d2")], True),
+        ([pair("d2", "d1")], True),  # here it is gone; what it was of is what is called so
+        ([pair("d1", "d1"), pair("d1", None, "/disk")], False),
+        ([pair("d1", "d1"), pair("d1", "d2", "/disk")], False),
+        ([pair("d1", "d1"), pair("d1", "d1'", "/disk")], False),
+        ([pair("d1", "d1"), pair("d1", "d1", "/disk")], True),
+        ([pair("d1", "d1"), pair("d2", None, "/new")], True),
+    ],
+)
+def test_a_version_is_there_if_all_that_it_was_of_is(pairs: list[Pair], there: bool) -> None:
+    assert is_there(pairs, guid_of("d1")) is there
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from hoster.model.names import SnapshotType
-from hoster.planning.retention import plan_retention, plan_target_retention, typed
+from hoster.planning.retention import last_received, plan_retention, plan_target_retention, typed
 from hoster.testing import VM_ID, dataset, guid_of, words
 
 HOURLY, DAILY, REPLICATION = SnapshotType.HOURLY, SnapshotType.DAILY, SnapshotType.REPLICATION
@@ -87,6 +87,27 @@ def test_more_can_be_protected_by_guid() -> None:
     web = dataset("tank/vm/web", "h1 h2 h3")
     plan = plan_retention(web, HOURLY, 1, protected=frozenset({guid_of("h1")}))
     assert words(step.victim for step in plan.destroys) == "h2"
+
+
+@pytest.mark.parametrize(
+    ("history", "copies", "last"),
+    [
+        ("h1! h2! h3", 1, "h2"),
+        ("h1 h2!", 1, "h2"),
+        ("h1! h2@1 h3@1", 2, "h1"),  # one target has anchors here, the old host has none yet
+        ("h1! h2@1 h3@2", 2, ""),
+        ("h1! #h2@1 h3", 1, ""),
+        ("h1! h2", 0, ""),
+        ("h1! #manual h2", 1, "h1"),  # just any bookmark is of no target
+        ("h1 h2", 1, ""),
+        ("", 1, ""),
+    ],
+)
+def test_the_last_version_that_came_is_known_until_every_copy_has_anchors(
+    history: str, copies: int, last: str
+) -> None:
+    web = dataset("tank/vm/web", history)
+    assert last_received(web, copies) == {guid_of(word) for word in last.split()}
 
 
 def test_what_is_not_ours_stays_and_says_so() -> None:

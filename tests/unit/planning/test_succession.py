@@ -101,6 +101,30 @@ def test_what_is_partly_there_is_given_up_or_set_aside_and_said() -> None:
     assert any("set aside as a branch" in text for text in plan.evidence)
 
 
+@pytest.mark.parametrize(
+    ("root", "disks", "version"),
+    [
+        pytest.param("r1!", ["r1!"], "", id="a run came to its end"),
+        pytest.param("r1! r2", ["r1! r2"], "02", id="all that is known has arrived, and no end"),
+        pytest.param("r1! r2", ["r1!"], "", id="it goes back to one that a run ended with"),
+        pytest.param("r1", [], "01", id="the first run of all was cut"),
+    ],
+)
+def test_a_version_whose_run_did_not_end_may_lack_disks(root: str, disks: list[str], version: str) -> None:
+    copies = [replica("t/web", root), *(replica(f"t/web/d{n}", text) for n, text in enumerate(disks))]
+    said = [text for text in taken(plan_takeover("web", copies, "node2", [])).evidence if "missing" in text]
+    unended = f"the run that brought replication_2024-01-01_00-{version}-00 did not come to its end"
+    assert said == ([f"{unended}: disks of the VM may be missing"] if version else [])
+
+
+@pytest.mark.parametrize(
+    "marks", [{"role": Role.SUPERSEDED}, {"demoted": True}], ids=["superseded", "demoted"]
+)
+def test_what_a_copy_wrote_itself_was_brought_by_no_run(marks: dict[str, object]) -> None:
+    plan = taken(plan_takeover("web", [replica("t/web", "r1! mine", **marks)], "node2", []))
+    assert not any("may be missing" in text for text in plan.evidence)
+
+
 def test_a_superseded_copy_says_what_it_is() -> None:
     plan = taken(plan_takeover("web", [replica("t/web", "r1!", role=Role.SUPERSEDED)], "node1", []))
     assert any("marked superseded" in text for text in plan.evidence)

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from hoster.errors import ZfsError
 from hoster.model.storage import Dataset, DatasetKind, Epoch, Intent, Marks, Mode, ResumeToken, Role
 from hoster.testing import dataset, listing
-from hoster.zfs.parse import parse_epoch, parse_intent, parse_view, read_view
+from hoster.zfs.parse import parse_epoch, parse_intent, parse_sites, parse_view, read_view
 
 WEB = dataset("tank/vm/web", "h1+8! d1*^ manual #r1@1 r2@1 ~3", Role.PRIMARY)
 
@@ -176,7 +176,12 @@ def test_several_clones_are_told_apart() -> None:
 
 @pytest.mark.parametrize(
     ("text", "epoch"),
-    [("3@node1", Epoch(3, "node1")), ("0@a@b", Epoch(0, "a@b")), ("12@n", Epoch(12, "n"))],
+    [
+        ("3@node1", Epoch(3, "node1")),
+        ("0@a@b", Epoch(0, "a@b")),
+        ("12@n", Epoch(12, "n")),
+        (f"{'9' * 18}@n", Epoch(10**18 - 1, "n")),
+    ],
 )
 def test_an_epoch_is_a_number_and_a_node(text: str, epoch: Epoch) -> None:
     assert parse_epoch(text) == epoch
@@ -185,6 +190,24 @@ def test_an_epoch_is_a_number_and_a_node(text: str, epoch: Epoch) -> None:
 @pytest.mark.parametrize("text", ["", "3", "@n", "3@", "x@n", "-1@n", "³@n", "٣@n", " 3@n", "3.0@n"])
 def test_anything_else_is_no_epoch(text: str) -> None:
     assert parse_epoch(text) is None
+
+
+@pytest.mark.parametrize("digits", [19, 5000])
+def test_a_number_that_nobody_counts_to_is_no_epoch(digits: int) -> None:
+    assert parse_epoch(f"{'9' * digits}@n") is None
+    assert parsed(with_line(listing(WEB), WEB.name, "hoster:epoch", f"{'9' * digits}@n")).marks.epoch is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("", id="empty"),
+        pytest.param("b", id="words"),
+        pytest.param('[{"x":' + "[" * 4000, id="deep"),
+    ],
+)
+def test_sites_that_cannot_be_read_are_none(text: str) -> None:
+    assert parse_sites(text) == ()
 
 
 def test_a_listing_of_nothing_is_an_empty_view() -> None:
