@@ -52,7 +52,8 @@ ENDED = "! tmux has-session -t to_hoster01 2>/dev/null"
 
 @pytest.fixture
 def busy_lab(fresh_lab: Lab) -> Iterator[Lab]:
-    """A VM that takes seconds to be sent, a target at the page's address, bash and tmux at its paths."""
+    """A VM that takes long to be sent as long as the link is slow, a target at the page's address, bash and
+    tmux at its paths."""
     prepare(fresh_lab)
     node, target = fresh_lab.node1, fresh_lab.node2
     target.run("ip addr add 10.5.199.85/32 dev lo")
@@ -62,7 +63,7 @@ def busy_lab(fresh_lab: Lab) -> Iterator[Lab]:
         " cat /tmp/known >>/root/.ssh/known_hosts; ln -s /bin/bash /usr/bin/tmux /usr/local/bin/"
     )
     make_vm(node, "web1", kib=6 * 1024)
-    fresh_lab.link.slow("node2", rate_mbit=8)
+    fresh_lab.link.slow("node2", rate_mbit=1)
     yield fresh_lab
     node.run("tmux kill-server", check=False)
     node.run("ip route del 10.5.199.85; rm -f /usr/local/bin/bash /usr/local/bin/tmux /root/replication_*.sh")
@@ -88,6 +89,7 @@ def test_the_pages_script_does_no_harm_also_while_a_run_is_at_work(busy_lab: Lab
     await_sending(node, "to_hoster01")
     for _ in range(2):
         assert "duplicate session" in node.run(SCRIPT_PATH).stderr
+    busy_lab.restore_links()
     until(node, ENDED, within_s=90)
     # What was typed into the busy session was left for its shell, and the first line of it ended that.
     assert codes(node, "to_hoster01") == [0]
@@ -111,6 +113,7 @@ def test_the_script_of_the_how_to_keeps_the_output_and_leaves_a_busy_run_in_peac
     type_block(node, block_with("watch-a-job.md", "respawn-pane"))
     await_sending(node, "to_node2")
     assert "the run before is still at work" in node.run("/root/replication_to_node2.sh").stdout
+    busy_lab.restore_links()
     shown = "tmux capture-pane -p -t to_node2"
     until(node, f"{shown} | grep -q 'Pane is dead (status 0'", within_s=90)
     assert codes(node, "to_node2") == [0]
