@@ -38,7 +38,7 @@ _OF_THE_VM = ("hoster:id", "hoster:role", "hoster:epoch", "hoster:parent", "host
 """The marks that belong to the VM whatever its state: a branch that becomes the VM again gets them."""
 
 
-def new_stamp(now: datetime, root: str = "", taken: Collection[str] = ()) -> str:
+def new_stamp(now: datetime, root: str, taken: Collection[str]) -> str:
     """The UTC time as branches are named by it; a time without a zone is local time.
 
     Where a branch of ``root`` among the names ``taken`` has it, the next second that is free.

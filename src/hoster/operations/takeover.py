@@ -27,7 +27,7 @@ from hoster.operations.inventory import look_around
 from hoster.operations.opening import AskForKey, load_keys
 from hoster.operations.power import hold_power, running_now
 from hoster.operations.primacy import finish, is_whole
-from hoster.operations.swapping import new_stamp, swap
+from hoster.operations.swapping import branches_beside, new_stamp, swap
 from hoster.operations.witnesses import ask, tell
 from hoster.planning.succession import Standing, Takeover, Witness, plan_takeover, standing
 from hoster.planning.swap import branch_name
@@ -108,8 +108,9 @@ def _promote(context: Context, vm: Vm, plan: Takeover, ask_for_key: AskForKey) -
     for dataset in plan.give_up:
         context.zfs.give_up_partial(dataset)
     if plan.set_aside:
-        stamp = new_stamp(context.now())
-        swap(context.zfs, vm.dataset.name, stamp, plan.versions)
+        root = vm.dataset.name
+        stamp = new_stamp(context.now(), root, branches_beside(context.zfs, root))
+        swap(context.zfs, root, stamp, plan.versions)
         load_keys(context, vm.name, encrypted, ask)  # the promoted clones have none (seen on 2.3.9)
         done.append(f"set aside as {branch_name(vm.name, stamp)}: what was newer than {_version(plan)}")
     has = vm.dataset.marks

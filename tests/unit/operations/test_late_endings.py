@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -204,6 +204,22 @@ def test_partings_in_one_second_by_the_clock_have_branches_of_their_own(tmp_path
     there = nodes.cluster.nodes["b"].datasets
     assert len([name for name in there if ".branch-" in name and name.count("/") == 2]) == 2
     assert nodes.content("b") == nodes.content("a")
+
+
+def test_a_takeover_sets_aside_beside_a_branch_of_the_same_second(tmp_path: Path) -> None:
+    nodes = Nodes(tmp_path)
+    nodes.replicate("a", "b")
+    there = nodes.cluster.nodes["b"]
+    there.snapshot([f"{WEB}@ahead"], {})
+    now = datetime(2024, 6, 1, 12)
+    earlier = f"{WEB}.branch-{now.astimezone(UTC):%Y%m%dT%H%M%SZ}"
+    there.create(earlier, {})
+    nodes.contexts["b"] = replace(nodes.contexts["b"], now=lambda: now)
+    nodes.cut.add("a")
+    assert nodes.take_over("b", accept_loss=True).outcome is Outcome.DONE
+    nodes.cut.clear()
+    assert nodes.primaries() == ["b"]
+    assert len({name for name in there.datasets if ".branch-" in name and name.count("/") == 2}) == 2
 
 
 class Waiting(Locks):

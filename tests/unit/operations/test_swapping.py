@@ -367,7 +367,7 @@ def _said(completed: Completed) -> Says:
 
 
 def test_a_stamp_is_utc_to_the_second() -> None:
-    assert new_stamp(datetime(2024, 1, 1, 12, tzinfo=UTC)) == STAMP
+    assert new_stamp(datetime(2024, 1, 1, 12, tzinfo=UTC), ROOT, ()) == STAMP
 
 
 def test_a_stamp_that_a_branch_has_already_gives_way_to_the_next_second() -> None:
