@@ -60,7 +60,7 @@ def zfs_error(node: str, what: str, completed: Completed) -> OperationFailed | U
     if completed.returncode == 255 and any(sign in said for sign in _GONE):
         return Unreachable(f"{node}: the connection was lost while {what} ({words})", hint="run it again")
     kind = next((kind for pattern, kind in _PATTERNS if pattern in words), ZfsError)
-    if kind is DatasetMissing and completed.returncode != 1:
+    if kind is DatasetMissing and completed.returncode not in {1, 2}:
         # A signal or the connection ended it: what it had said until then is not the reason. (Of other errors
         # that cannot be told: zfs set ends with 255 where there is no room.)
         kind = ZfsError
