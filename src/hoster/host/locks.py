@@ -154,7 +154,7 @@ def _told(descriptor: int) -> tuple[list[tuple[str, str]], float]:
             if holders.get(origin):
                 holders[origin].pop()
             with contextlib.suppress(ValueError):
-                let_go_at = max(let_go_at, float(words.removeprefix(_LET_GO)))
+                let_go_at = float(words.removeprefix(_LET_GO))
         elif tab:
             holders.setdefault(origin, []).append(words)
     return [(origin, words) for origin, of_one in holders.items() for words in of_one], let_go_at

@@ -21,7 +21,7 @@ from hoster.operations.context import Context
 from hoster.operations.job import Job, Passage, hold_tag
 from hoster.operations.request import ReplicationRequest
 from hoster.planning.replication import unmarked
-from hoster.planning.retention import last_received, plan_retention, plan_target_retention
+from hoster.planning.retention import needed_by_copies, plan_retention, plan_target_retention
 from hoster.planning.transfers import common_base, left_anchors
 from hoster.zfs.store import SnapshotMark, ZfsStore
 
@@ -145,8 +145,11 @@ def _prune_source(context: Context, work: Sequence[_Leftover]) -> None:
             passage.source,
             SnapshotType.REPLICATION,
             context.settings.replication.keep,
-            protected=last_received(passage.source, len(job.sites))
-            | (frozenset() if base is None else frozenset({base.guid})),
+            protected=frozenset(
+                version.guid
+                for version in (base, *needed_by_copies(passage.source, len(job.sites)))
+                if version is not None
+            ),
         )
         planned |= {step.victim.full_name: (job, passage, step) for step in retention.destroys}
     # The anchors first: a snapshot that still has one is not destroyed.

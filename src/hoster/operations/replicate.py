@@ -119,13 +119,18 @@ def replicate(context: Context, request: ReplicationRequest, observer: Observer)
 def _choose(stock: Inventory, request: ReplicationRequest) -> tuple[list[Vm], list[VmReport]]:
     """The VMs asked for, and reports on those that cannot be used at all."""
     broken = {u.name: u.report for u in stock.unusable}
-    wanted = [vm for vm in stock.vms if request.names is not None or vm.role is Role.PRIMARY]
+    own = {vm.name for vm in stock.vms if vm.role is Role.PRIMARY}
+    wanted = [
+        vm
+        for vm in stock.vms
+        if vm.role is Role.PRIMARY or (request.names is not None and vm.name not in own)
+    ]
     twice = {name for name, times in Counter(vm.name for vm in wanted).items() if times > 1}
     for name in twice - broken.keys():
         broken[name] = _not_unique(name, [vm.dataset.name for vm in wanted if vm.name == name])
     stock = replace(stock, vms=tuple(vm for vm in stock.vms if vm.name not in twice))
     if request.names is not None:
-        by_name = {vm.name: vm for vm in stock.vms}
+        by_name = {vm.name: vm for vm in wanted if vm.name not in twice}
         unknown = [n for n in request.names if n not in by_name and n not in broken]
         reports = [VmReport(n, Outcome.FAILED, "there is no VM of that name on this node") for n in unknown]
         reports += [broken[n] for n in request.names if n in broken]

@@ -228,7 +228,9 @@ def _send(context: Context, target: ZfsStore, job: Job, observer: Observer, limi
                         return
                     case digest:
                         keys[passage.target] = digest
-        for passage in job.passages:
+        # The VM's own dataset last, if it is there already: a version of that is whole then.
+        first, *others = job.passages
+        for passage in (*others, first) if first.replica is not None else job.passages:
             own_mode = {"mode": passage.mode, "key_digest": keys.get(passage.target), "swap": None}
             sites = job.told.sites if passage is job.passages[0] else ()
             marks = replace(job.told, role=Role.REPLICA, demoted=False, sites=sites, **own_mode)

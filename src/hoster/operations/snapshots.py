@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import nullcontext
+from itertools import groupby
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -19,8 +20,10 @@ from hoster.operations.context import Context
 from hoster.operations.history import hold_history
 from hoster.operations.inventory import NO_SUCH_VM, look_around
 from hoster.operations.taking import SNAPSHOTS_LOCK, SNAPSHOTS_WAIT_S, snapshot_steps, take
-from hoster.planning.retention import last_received, plan_retention
+from hoster.planning.retention import Kept, needed_by_copies, plan_retention
 from hoster.planning.snapshots import written_since
+
+_MOST_NAMED = 5
 
 
 class SnapshotRequest(Struct, frozen=True):
@@ -117,6 +120,16 @@ def _snapshot_all(
         return replace(_run(context, work, request, others), seen=stock.view)
 
 
+def _kept(kept: Sequence[Kept]) -> Iterator[str]:
+    """What is to be said of them: of many that are kept for one reason, how many they are."""
+    for reason, group in groupby(sorted(kept, key=lambda one: one.reason), key=lambda one: one.reason):
+        names = [one.snapshot.full_name for one in group]
+        if len(names) <= _MOST_NAMED:
+            yield from (f"kept {name}: {reason}" for name in names)
+        else:
+            yield f"kept {len(names)} of {names[0].partition('@')[0]}: {reason}"
+
+
 def destroy_snapshot(context: Context, name: str, snapshot: str, *, dry_run: bool = False) -> Report:
     """Destroys one snapshot of a VM, by its short or full name, on all of the VM's datasets that have it.
 
@@ -181,10 +194,10 @@ def _work(context: Context, vm: Vm, request: SnapshotRequest, reason: str) -> _W
     notes = [vm.problem] if vm.problem else []
     if request.keep is not None:
         for dataset in vm.everything:
-            kept = last_received(dataset, len(vm.dataset.marks.sites))
-            retention = plan_retention(dataset, request.stype, request.keep, incoming=1, protected=kept)
+            others = frozenset(s.guid for s in needed_by_copies(dataset, len(vm.dataset.marks.sites)))
+            retention = plan_retention(dataset, request.stype, request.keep, incoming=1, protected=others)
             destroys.extend(retention.destroys)
-            notes.extend(f"kept {k.snapshot.full_name}: {k.reason}" for k in retention.kept)
+            notes.extend(_kept(retention.kept))
     return _Work(vm, takes, tuple(destroys), tuple(notes))
 
 
@@ -276,10 +289,12 @@ def _refuse_if_needed(vm: Vm, victim: Snapshot) -> None:
             " starts from it",
             hint=f"on {vm.parent}: hoster vm replicate {vm.name} --endpoint …  (brings a newer one)",
         )
-    if vm.is_primary and victim.guid in last_received(dataset, len(vm.dataset.marks.sites)):
+    came = needed_by_copies(dataset, len(vm.dataset.marks.sites)) if vm.is_primary else ()
+    if victim.guid in {s.guid for s in came[-1:]}:
         raise Refused(
             f"{victim.full_name} is the last version in common with the node that it came from",
-            hint=f"hoster vm replicate {vm.name} --endpoint …  (to that node: a newer one takes its place)",
+            hint=f"hoster vm replicate {vm.name} --endpoint …  (to that node: a newer one takes its place;"
+            f" if it is gone for good: hoster vm forget-target {vm.name})",
         )
     if victim.guid in needed_by_targets(dataset):
         anchors = [b.full_name for b in dataset.bookmarks if anchor_target(b) is not None]

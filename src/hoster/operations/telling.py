@@ -31,7 +31,9 @@ def sites_with(vm: Vm, request: ReplicationRequest, target: str) -> tuple[Site, 
         return known
     key = str(request.ssh.key.resolve()) if request.ssh.key else ""
     site = Site(request.node, target, request.ssh.port, key)
-    others = [s for s in known if (s.endpoint, s.dataset) != (site.endpoint, site.dataset)]
+    # The old host is known by its name from before the takeover, without the user that it is called with now.
+    host = request.node.rpartition("@")[2]
+    others = [s for s in known if (s.endpoint.rpartition("@")[2], s.dataset) != (host, target)]
     return tuple(sorted([*others, site], key=lambda s: (s.endpoint, s.dataset)))
 
 

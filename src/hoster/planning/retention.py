@@ -39,14 +39,19 @@ def typed(dataset: Dataset, stype: SnapshotType) -> tuple[Snapshot, ...]:
     )
 
 
-def last_received(dataset: Dataset, copies: int) -> frozenset[int]:
-    """The newest version that came from another node, while not all of the VM's ``copies`` have anchors here.
+def needed_by_copies(dataset: Dataset, copies: int) -> tuple[Snapshot, ...]:
+    """The versions that came from another node, oldest first, as long as not all of the VM's ``copies`` on
+    other nodes have anchors here: any of them may be the last that one of those has.
 
-    After a takeover the old host has none: its target is not known before the first replication to it.
+    After a takeover nobody has any: a target is not known before the first replication to it. Anchors older
+    than the last version that came do not count: they were made before the VM went elsewhere and came back.
     """
-    anchored = {key for b in dataset.bookmarks if (key := anchor_target(b)) is not None}
-    received = [s.guid for s in dataset.snapshots if s.sent_by is not None]
-    return frozenset(received[-1:]) if len(anchored) < copies else frozenset()
+    received = tuple(s for s in dataset.snapshots if s.sent_by is not None)
+    if not received:
+        return ()
+    since = (b for b in dataset.bookmarks if b.createtxg >= received[-1].createtxg)
+    anchored = {key for b in since if (key := anchor_target(b)) is not None}
+    return received if len(anchored) < copies else ()
 
 
 def plan_retention(

@@ -123,9 +123,10 @@ def plan_takeover(
     partial = tuple(dataset.name for dataset in datasets if dataset.partial is not None)
     ahead = received and any(dataset.newest != version for dataset, version in versions)
     evidence = [*_own_evidence(datasets, versions, partial, ahead)]
-    if received and versions[0][1].sent_by is None:
+    if received and not any(s.sent_by for s in datasets[0].snapshots):
+        # Later runs send the VM's own dataset last: what it has of those is whole.
         evidence.append(
-            f"the run that brought {versions[0][1].name} did not come to its end:"
+            f"the first run, which brought {versions[0][1].name}, did not come to its end:"
             " disks of the VM may be missing"
         )
     for witness in witnesses:
@@ -169,6 +170,16 @@ def _testimony(datasets: Sequence[Dataset], witness: Witness, handed_over: Epoch
     found = []
     if theirs.marks.role is Role.PRIMARY and (handed_over is None or witness.epoch != handed_over):
         found.append(f"{witness.node} answers, and its copy may run (epoch {theirs.marks.epoch})")
+    if (
+        mine.marks.role is Role.PRIMARY
+        and theirs.marks.role is Role.REPLICA
+        and not theirs.marks.demoted
+        and standing(mine.marks.epoch, theirs.marks.epoch) is not Standing.CURRENT
+    ):
+        found.append(
+            f"{witness.node} was told that {theirs.marks.parent} has taken it over"
+            f" (epoch {theirs.marks.epoch})"
+        )
     here = {s.guid for s in mine.snapshots} | {b.guid for b in mine.bookmarks}
     newer = [s for s in theirs.snapshots if s.guid not in here]
     shared = [s for s in theirs.snapshots if s.guid in here]

@@ -206,6 +206,17 @@ def test_the_next_one_learns_that_whoever_had_a_lock_was_killed(tmp_path: Path, 
     assert 0 < let_go_at(Locks(tmp_path), shared=shared) <= time.time()
 
 
+def test_a_clock_that_was_ahead_for_once_is_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locks, true = Locks(tmp_path), time.time
+    monkeypatch.setattr("hoster.host.locks.time.time", lambda: true() + 1e7)
+    let_go_at(locks, shared=True)
+    monkeypatch.undo()
+    assert let_go_at(locks, shared=True) > true()
+    assert let_go_at(locks, shared=True) <= true()
+
+
 def test_a_lock_that_is_shared_again_and_again_does_not_grow_for_ever(tmp_path: Path) -> None:
     locks = Locks(tmp_path, "x" * 3000)
     with locks.hold("the disk", holder="lasting", shared=True):

@@ -55,6 +55,19 @@ def test_a_copy_of_a_vm_in_another_pool_does_not_stop_its_backup_in_silence(
     assert exit_code(report) is ExitCode.FAILED
 
 
+def test_a_replica_in_another_pool_of_the_node_does_not_keep_its_vm_from_being_sent(two_vms: Nodes) -> None:
+    with_a_second_pool(two_vms, "a")
+    (two_vms.folder / "ssd").mkdir()
+    two_vms.cluster.nodes["a"].create("ssd/vm", {"mountpoint": str(two_vms.folder / "ssd")})
+    own = two_vms.contexts["a"]
+    context = replace(own, settings=replace(own.settings, datasets=("tank/vm", "ssd/vm")))
+    here = replace(two_vms.request("local"), target_dataset="ssd/vm")
+    for request in (here, here, two_vms.request("b")):
+        two_vms.write("a")
+        (report,) = replicate(context, request, Quiet()).vms
+        assert report.outcome is Outcome.DONE, report
+
+
 @pytest.fixture
 def nodes(tmp_path: Path) -> Nodes:
     return Nodes(tmp_path)

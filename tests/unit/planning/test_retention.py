@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from hoster.model.names import SnapshotType
-from hoster.planning.retention import last_received, plan_retention, plan_target_retention, typed
+from hoster.planning.retention import needed_by_copies, plan_retention, plan_target_retention, typed
 from hoster.testing import VM_ID, dataset, guid_of, words
 
 HOURLY, DAILY, REPLICATION = SnapshotType.HOURLY, SnapshotType.DAILY, SnapshotType.REPLICATION
@@ -90,24 +90,24 @@ def test_more_can_be_protected_by_guid() -> None:
 
 
 @pytest.mark.parametrize(
-    ("history", "copies", "last"),
+    ("history", "copies", "needed"),
     [
-        ("h1! h2! h3", 1, "h2"),
+        ("h1! h2! h3", 1, "h1 h2"),  # any of them may be the last that one of the others has
         ("h1 h2!", 1, "h2"),
         ("h1! h2@1 h3@1", 2, "h1"),  # one target has anchors here, the old host has none yet
         ("h1! h2@1 h3@2", 2, ""),
         ("h1! #h2@1 h3", 1, ""),
+        ("h1@1 h2! h3", 1, "h2"),  # an anchor from before the VM went elsewhere and came back
         ("h1! h2", 0, ""),
         ("h1! #manual h2", 1, "h1"),  # just any bookmark is of no target
         ("h1 h2", 1, ""),
         ("", 1, ""),
     ],
 )
-def test_the_last_version_that_came_is_known_until_every_copy_has_anchors(
-    history: str, copies: int, last: str
+def test_the_versions_that_came_are_needed_until_every_copy_has_anchors(
+    history: str, copies: int, needed: str
 ) -> None:
-    web = dataset("tank/vm/web", history)
-    assert last_received(web, copies) == {guid_of(word) for word in last.split()}
+    assert words(needed_by_copies(dataset("tank/vm/web", history), copies)) == needed
 
 
 def test_what_is_not_ours_stays_and_says_so() -> None:
