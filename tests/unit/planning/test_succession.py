@@ -151,6 +151,26 @@ def test_older_or_strange_copies_elsewhere() -> None:
     assert taken(plan_takeover("web", mine, "node2", [behind])).evidence == ()
 
 
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        (
+            {"epoch": Epoch(2, "node3"), "parent": "node3"},
+            ("node4 was told that node3 has taken it over (epoch 2@node3)",),
+        ),
+        ({"epoch": Epoch(2, "node3"), "parent": "node3", "demoted": True}, ()),
+        ({"epoch": FIRST}, ()),
+    ],
+    ids=["told", "gave way", "knows of none"],
+)
+def test_a_primary_hears_of_a_later_one_from_whoever_was_told(
+    told: dict[str, object], said: tuple[str, ...]
+) -> None:
+    mine = [replica("t/web", "r1 r2", role=Role.PRIMARY)]
+    witness = Witness("node4", (replica("tank/web", "r1!", **told),))
+    assert taken(plan_takeover("web", mine, "node1", [witness])).evidence == said
+
+
 def test_a_primary_that_hands_over_is_no_evidence() -> None:
     mine = [replica("t/web", "r1! r2!")]
     theirs = Witness("node1", (replica("tank/web", "r1 r2", role=Role.PRIMARY),))
