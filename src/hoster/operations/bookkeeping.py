@@ -18,6 +18,7 @@ from hoster.model.names import SnapshotType
 from hoster.model.plan import Destroyed, DestroySnapshot
 from hoster.model.storage import Bookmark, Dataset, Version
 from hoster.operations.context import Context
+from hoster.operations.identity import origin_of
 from hoster.operations.job import Job, Passage, hold_tag
 from hoster.operations.request import ReplicationRequest
 from hoster.planning.replication import unmarked
@@ -111,8 +112,7 @@ def _mark(target: ZfsStore, work: Work) -> None:
     marks: list[SnapshotMark] = []
     for job, passage in work:
         replica = _replica(passage)
-        epoch = job.passages[0].source.marks.epoch
-        value = f"{job.vm_id}/{epoch.number if epoch else 0}"
+        value = origin_of(job.vm_id, job.passages[0].source.marks.epoch)
         new = unmarked(passage.source, replica)
         marks += [SnapshotMark(snapshot, "hoster:from", value) for snapshot in new]
         guids = {s.guid for s in new}

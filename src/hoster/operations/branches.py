@@ -72,13 +72,17 @@ def destroy_branch(context: Context, name: str, *, dry_run: bool) -> Report:
     if dry_run:
         return Report((_destroyed(context, name, dry_run=True),), dry_run=True)
     look_around(context)  # finishes first what was interrupted
-    with hold_history(context, branch_vm(name), f"hoster vm branches destroy {name}", shared=True):
-        return Report((_destroyed(context, name, dry_run=False),))
+    return Report((_destroyed_alone(context, name),))
 
 
 def branch_vm(name: str) -> str:
     """The VM of a branch by the branch's name, be there one or not; any other name as it is."""
     return (branch_of(name) or (name,))[0]
+
+
+def _destroyed_alone(context: Context, name: str) -> VmReport:
+    with hold_history(context, branch_vm(name), f"hoster vm branches destroy {name}", shared=True):
+        return _destroyed(context, name, dry_run=False)
 
 
 def _destroyed(context: Context, name: str, *, dry_run: bool) -> VmReport:
@@ -116,6 +120,8 @@ def expire_branches(context: Context, *, older_than: timedelta | None = None, dr
         older_than = timedelta(days=days)
     limit = datetime.now(UTC) - older_than
     due = [branch.name for branch in list_branches(context) if branch.branched_at < limit]
+    if due and not dry_run:
+        look_around(context)  # finishes first what was interrupted
     reports: dict[str, VmReport] = {}
     tried: list[str] = []
     while due != tried:  # what was a clone of another one may be free now that this one is gone
@@ -128,7 +134,7 @@ def expire_branches(context: Context, *, older_than: timedelta | None = None, dr
 
 def _expired(context: Context, name: str, *, dry_run: bool) -> VmReport:
     try:
-        return destroy_branch(context, name, dry_run=dry_run).vms[0]
+        return _destroyed(context, name, dry_run=True) if dry_run else _destroyed_alone(context, name)
     except Refused as error:
         return VmReport(name, Outcome.REFUSED, error.message, error.hint)
     except Busy as error:

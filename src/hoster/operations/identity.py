@@ -14,6 +14,11 @@ def first_marks(hostname: str, *, production: bool) -> Marks:
     return Marks(str(uuid4()), Role.PRIMARY, Epoch(1, hostname), hostname, production)
 
 
+def origin_of(vm_id: str | None, epoch: Epoch | None) -> str:
+    """What ``hoster:from`` says of a version that came whole: of which VM, from a source of which epoch."""
+    return f"{vm_id}/{epoch.number if epoch else 0}"
+
+
 def properties_of(marks: Marks) -> dict[str, str]:
     """``marks`` as user properties."""
     found = {

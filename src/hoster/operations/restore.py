@@ -19,7 +19,7 @@ from hoster.model.plan import Outcome, Report, Send, VmReport
 from hoster.model.storage import Dataset, Epoch, Marks, Mode, Role, Site, Snapshot
 from hoster.operations.context import Context
 from hoster.operations.history import hold_history
-from hoster.operations.identity import properties_of
+from hoster.operations.identity import origin_of, properties_of
 from hoster.operations.opening import AskForKey
 from hoster.operations.request import Observer
 from hoster.operations.takeover import TakeoverRequest, take_over
@@ -114,8 +114,7 @@ def _verify(
                 hint="run it again",
             )
         arrived.append(got.snapshot_with(version.guid))
-    epoch = marks.epoch.number if marks.epoch else 1
-    sent_by = f"{marks.vm_id}/{epoch}"
+    sent_by = origin_of(marks.vm_id, marks.epoch)
     context.zfs.mark([SnapshotMark(s, "hoster:from", sent_by) for s in arrived if s is not None])
 
 

@@ -18,6 +18,7 @@ from hoster.model.plan import Anchor, DestroySnapshot, Ground, Refusal
 from hoster.model.storage import Bookmark, Dataset, Role, Snapshot
 from hoster.planning.promotions import Hop, hops
 from hoster.planning.refusals import Subject
+from hoster.planning.retention import needed_by_copies
 from hoster.planning.swap import branch_name, branch_of, parting_anchors
 
 Wanted = tuple[tuple[Dataset, Snapshot], ...]
@@ -259,7 +260,8 @@ def _name_taken(subject: Subject, dataset: Dataset, shared: Sequence[Hop]) -> Re
 def _needed(subject: Subject, dataset: Dataset, version: Snapshot) -> Refusal | None:
     """What keeps something newer than ``version`` from being destroyed, if anything."""
     instead = "leave out --destroy-newer    (what is newer is then kept as a branch)"
-    needed = needed_by_targets(dataset)
+    came = needed_by_copies(dataset, len(subject.dataset.marks.sites))
+    needed = needed_by_targets(dataset) | {version.guid for version in came[-1:]}
     for snapshot in dataset.snapshots:
         if snapshot.createtxg <= version.createtxg:
             continue

@@ -11,6 +11,7 @@ from hoster.host.ssh import SshOptions
 from hoster.model.names import Endpoint
 from hoster.model.plan import Ground, Outcome, VmReport
 from hoster.operations.replicate import replicate
+from hoster.operations.rollback import RollbackRequest, roll_back
 from tests.properties.world import Quiet
 from tests.unit.operations.nodes import DISK, WEB, Nodes
 from tests.unit.operations.test_late_endings import replicated
@@ -94,6 +95,18 @@ def test_a_third_node_goes_on_after_a_migration(nodes: Nodes) -> None:
     written_and_sent(nodes, "b", "a", 1)
     report = nodes.replicate("b", "c")
     assert report.outcome is Outcome.DONE, report
+
+
+def test_a_rollback_does_not_destroy_the_last_version_in_common_with_the_old_host(nodes: Nodes) -> None:
+    written_and_sent(nodes, "a", "b", 1)
+    there = nodes.cluster.nodes["b"].dataset(WEB)
+    first, last = (snapshot.name for snapshot in there.snapshots)
+    nodes.cut.add("a")
+    assert nodes.take_over("b").outcome is Outcome.DONE
+    request = RollbackRequest("web", first, destroy_newer=True)
+    (report,) = roll_back(nodes.contexts["b"], request).vms
+    assert (report.outcome, report.ground) == (Outcome.REFUSED, Ground.NEEDED_BY_TARGET)
+    assert last in {snapshot.name for snapshot in there.snapshots}
 
 
 def test_to_and_fro_leaves_no_branch_where_nothing_parted(nodes: Nodes) -> None:
