@@ -76,12 +76,14 @@ class Audit:
         """
         what = "power" if kill is None else f"kill {kill}"
         self._run(
-            f"rm -f {_FAULT}.count; echo '{when} {start} {what}' >{_FAULT}.new; mv {_FAULT}.new {_FAULT}"
+            f"rm -f {_FAULT}.count {_FAULT}.killed; echo '{when} {start} {what}' >{_FAULT}.new;"
+            f" mv {_FAULT}.new {_FAULT}"
         )
 
-    def disarm(self) -> None:
-        """Take back a fault that was armed."""
-        self._run(f"rm -f {_FAULT} {_FAULT}.count")
+    def disarm(self) -> int:
+        """Take back a fault that was armed; how many processes it has killed, 0 if it did not come about."""
+        said = self._run(f"cat {_FAULT}.killed 2>/dev/null; rm -f {_FAULT} {_FAULT}.count {_FAULT}.killed")
+        return int(said or 0)
 
 
 def _parsed(line: str) -> Started:

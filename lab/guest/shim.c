@@ -7,7 +7,8 @@
  * While /run/lab/fault exists it holds one line, "before N kill WORD", "after N kill WORD", "before N power"
  * or "after N power": at the N-th start (counted from 1 over all three programs, from when the file was
  * written: the counter is /run/lab/fault.count) every process whose command line holds WORD gets SIGKILL, or
- * the node restarts as if its power had failed, before the real program starts or after it has ended.
+ * the node restarts as if its power had failed, before the real program starts or after it has ended. How many
+ * got it is written to /run/lab/fault.killed.
  *
  * Built once a program with -DREAL="/the/moved/program" -DNAME="zfs".
  */
@@ -26,6 +27,7 @@
 #define AUDIT_LOG "/run/lab/audit.log"
 #define FAULT "/run/lab/fault"
 #define FAULT_COUNT "/run/lab/fault.count"
+#define FAULT_KILLED "/run/lab/fault.killed"
 
 static void note_start(int count, char **arguments)
 {
@@ -71,8 +73,9 @@ static int is_struck(int at)
     return count == at;
 }
 
-static void kill_matching(const char *word)
+static int kill_matching(const char *word)
 {
+    int killed = 0;
     DIR *processes = opendir("/proc");
     for (struct dirent *entry; processes && (entry = readdir(processes));) {
         char path[300], command[4096];
@@ -88,10 +91,11 @@ static void kill_matching(const char *word)
             if (!command[i])
                 command[i] = ' ';
         if (length > 0 && (command[length] = 0, strstr(command, word)))
-            kill(pid, SIGKILL);
+            killed += kill(pid, SIGKILL) == 0;
     }
     if (processes)
         closedir(processes);
+    return killed;
 }
 
 static void strike(const char *what, const char *word)
@@ -102,7 +106,10 @@ static void strike(const char *what, const char *word)
             _exit(125);
         pause();
     }
-    kill_matching(word);
+    int killed = kill_matching(word);
+    FILE *said = fopen(FAULT_KILLED, "we");
+    if (!said || fprintf(said, "%d\n", killed) < 0 || fclose(said) != 0)
+        _exit(125);
 }
 
 int main(int count, char **arguments)

@@ -117,7 +117,9 @@ def starts(nodes: Sequence[Node]) -> list[str]:
 
 def points_of(here: Sequence[Started], there: Sequence[Started]) -> list[Point]:
     """The starts that change something: of the hoster here, and of the one that it runs there."""
-    far = {start.parent_pid for start in there if _COMMITS in _words(start)}
+    # What is asked for over ssh is received there as well, and is among what ssh starts here.
+    asked = {start.parent_pid for start in there if "receive" in start.arguments[:1]}
+    far = {start.parent_pid for start in there if _COMMITS in _words(start)} - asked
     found = [Point("here", n, _words(start)) for n, start in enumerate(here, 1) if _changes(start)]
     found += [
         Point("there", n, _words(start))
@@ -165,11 +167,9 @@ def killed(sides: Sides, when: When, point: Point, command: str) -> str:
     code = hoster(sides.here, command, code=None, timeout_s=300).returncode
     for each in (sides.here, sides.there):
         until(lambda each=each: not running(each, HOSTER) and not running(each, "^zfs "))  # type: ignore[misc]
-    node.audit.disarm()
+    hit = node.audit.disarm()
     seen = node.audit.stop()
-    assert len(seen) >= point.start, (
-        f"{command}: {point} was not come to: {len(seen)} starts, exit code {code}"
-    )
+    assert hit, f"{command}: {point} hit nothing that was alive: {len(seen)} starts, exit code {code}"
     command = _words(seen[point.start - 1])[-80:].strip().replace("\n", " ")
     return f"killed {when} {point.side}: {command}  -> {code}"
 

@@ -206,10 +206,17 @@ def test_a_fault_kills_the_caller_before_or_after_the_chosen_start(
     node.write("/tmp/victim", "#!/bin/sh\nfor n in 1 2 3; do zfs create tank/$n; done\n", mode="755")
     node.audit.arm("before" if when == "before" else "after", 2, kill="victim")
     assert node.run("/tmp/victim", check=False).returncode == 255
-    node.audit.disarm()
+    assert node.audit.disarm() == 1
     # Killed before the start, the caller is gone, but what it had asked for is still done.
     made = [*made, "tank/2"] if when == "before" else made
     assert node.run("zfs list -H -o name -d 1 -r tank").stdout.split() == ["tank", *made]
+
+
+def test_a_fault_that_hits_nobody_says_so(nodes: list[Node]) -> None:
+    node = nodes[0]
+    node.audit.arm("before", 1, kill="victim")
+    assert node.run("zfs create tank/1; zfs create tank/2").returncode == 0
+    assert node.audit.disarm() == 0
 
 
 def test_a_fault_cuts_the_power_at_the_chosen_start(nodes: list[Node]) -> None:
