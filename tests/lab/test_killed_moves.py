@@ -117,7 +117,7 @@ def starts(nodes: Sequence[Node]) -> list[str]:
 
 def points_of(here: Sequence[Started], there: Sequence[Started]) -> list[Point]:
     """The starts that change something: of the hoster here, and of the one that it runs there."""
-    # What is asked for over ssh is received there as well, and is among what ssh starts here.
+    # What ssh starts there has one parent, too, and sets roles: those are points of this side already.
     asked = {start.parent_pid for start in there if "receive" in start.arguments[:1]}
     far = {start.parent_pid for start in there if _COMMITS in _words(start)} - asked
     found = [Point("here", n, _words(start)) for n, start in enumerate(here, 1) if _changes(start)]
