@@ -84,16 +84,18 @@ def test_hostile_words_are_refused_and_nothing_is_run(fresh_lab: Lab) -> None:
 
 
 TAKEN = """
-import ctypes, ctypes.util, glob, sys
+import ctypes, glob, sys
 core, pairs = (ctypes.CDLL(glob.glob(f"/lib/*/{name}.so.*")[0]) for name in ("libzfs_core", "libnvpair"))
 pairs.fnvlist_alloc.restype = ctypes.c_void_p
 assert core.libzfs_core_init() == 0
-for number in range(int(sys.argv[2])):
+for number in range(int(sys.argv[1])):
     day, minute = divmod(number, 1440)
-    name = "%s@frequent_2024-01-%02d_%02d-%02d-00" % (sys.argv[1], day + 1, minute // 60, minute % 60)
+    name = "frequent_2024-01-%02d_%02d-%02d-00" % (day + 1, minute // 60, minute % 60)
     names, errors = ctypes.c_void_p(pairs.fnvlist_alloc()), ctypes.c_void_p()
-    pairs.fnvlist_add_boolean(names, name.encode())
-    assert core.lzc_snapshot(names, None, ctypes.byref(errors)) == 0, name
+    for dataset in sys.argv[2:]:
+        pairs.fnvlist_add_boolean(names, f"{dataset}@{name}".encode())
+    status = core.lzc_snapshot(names, None, ctypes.byref(errors))
+    assert status == 0, (status, name)
     pairs.fnvlist_free(names)
 """
 """Takes snapshots without starting a program for each: no faster way is known, since zfs refuses two of one
@@ -110,6 +112,10 @@ sys.exit(code)
 """Runs hoster; says how long it took and how much memory it, or a program that it ran, had at most."""
 
 MANY = int(os.environ.get("HOSTER_SNAPSHOTS", "10000"))
+"""Of the VM, those of all its datasets together. What a snapshot takes OpenZFS grows with how many there are
+of that dataset: ten thousand of a single one take hours here, before hoster does anything."""
+
+MANY_PARTS = (WEB, *(f"{WEB}/d{number}" for number in range(9)))
 
 
 def measured(node: Node, what: str, *words: str) -> float:
@@ -120,31 +126,38 @@ def measured(node: Node, what: str, *words: str) -> float:
     return seconds
 
 
-def frequents(node: Node) -> list[str]:
-    return [name for name in names(node, WEB) if name.startswith("frequent_")]
+def frequents(node: Node, dataset: str) -> list[str]:
+    return [name for name in names(node, dataset) if name.startswith("frequent_")]
 
 
-@pytest.mark.skipif(not EVERY, reason="minutes: with HOSTER_SWEEP=every")
-def test_ten_thousand_snapshots_of_one_dataset(fresh_lab: Lab) -> None:
+@pytest.mark.skipif(not EVERY, reason="an hour: with HOSTER_SWEEP=every")
+def test_ten_thousand_snapshots_of_one_vm(fresh_lab: Lab) -> None:
     prepare(fresh_lab)
     source, target = fresh_lab.node1, fresh_lab.node2
     make_vm(source, "web", kib=64)
-    began = time.monotonic()
-    source.run(["python3", "-c", TAKEN, WEB, str(MANY)], timeout_s=3600)
-    print(f"taking {MANY} snapshots: {time.monotonic() - began:.1f} s")
-    replicate = ("vm", "replicate-all", "-e", target.address)
+    for part in MANY_PARTS[1:]:
+        source.run(["zfs", "create", part])
+    began, each = time.monotonic(), MANY // len(MANY_PARTS)
+    source.run(["python3", "-c", TAKEN, str(each), *MANY_PARTS], timeout_s=3600)
+    print(f"taking {MANY} snapshots of {len(MANY_PARTS)} datasets: {time.monotonic() - began:.1f} s")
+    to_target = ("vm", "replicate-all", "-e", target.address)
+    replicate = (*to_target, "--target-keep", f"frequent={each}")  # else retention there comes first
     measured(source, "first run", *replicate)
-    assert guids(target, WEB) == guids(source, WEB)
-    assert len(frequents(source)) == MANY
+    for part in MANY_PARTS:
+        assert guids(target, part) == guids(source, part)
+        assert len(frequents(source, part)) == each
     first = measured(source, "nothing to do", *replicate)
     write(source, "web")
     assert measured(source, "one more version", *replicate) < 3 * first + 30
     assert guids(target, WEB) == guids(source, WEB)
     write(source, "web")
-    measured(source, "retention on the target", *replicate, "--target-keep", "frequent=10")
-    assert frequents(target) == frequents(source)[-10:]
+    measured(source, "retention on the target", *to_target, "--target-keep", "frequent=10")
     measured(source, "retention here", "snapshot", "new", "web", "-t", "frequent", "--keep", "10")
-    assert len(frequents(source)) == 10
+    for part in MANY_PARTS:
+        *older, _ = frequents(source, part)
+        assert len(older) == 9
+        assert frequents(target, part)[-9:] == older
+        assert len(frequents(target, part)) == 10
     assert vm_report(hoster_json(source, " ".join(replicate)), "web")["outcome"] == "done"
 
 

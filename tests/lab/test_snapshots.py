@@ -140,3 +140,32 @@ def two_vms(lab: Lab) -> Node:
     for name in ("web", "db"):
         make_vm(lab.node1, name)
     return lab.node1
+
+
+def test_a_pool_that_is_gone_costs_only_what_lies_in_it(fresh_lab: Lab) -> None:
+    one = fresh_lab.node1
+    one.reset_pools(tank=1, usb=1)
+    prepare(fresh_lab)
+    one.run('sed -i \'s|^datasets = .*|datasets = ["tank/vm", "usb/vm"]|\' /etc/hoster/hoster.toml')
+    web = make_vm(one, "web")
+    one.run("zfs create -p usb/vm/db")
+    hoster(one, "vm adopt db")
+    both = hoster_json(one, "snapshot all --stype hourly --keep 3")
+    assert {vm["vm"]: vm["outcome"] for vm in both["vms"]} == {"db": "done", "web": "done"}
+
+    one.run("zpool export usb")
+    write(one, "web")
+    left = hoster_json(one, "snapshot all --stype hourly --keep 3", code=3)
+    assert {vm["vm"]: vm["outcome"] for vm in left["vms"]} == {"usb/vm": "failed", "web": "done"}
+    assert len(names(one, web)) == 2
+    assert "does not exist (is its pool imported?)" in vm_report(left, "usb/vm")["reason"]
+    hoster(one, "snapshot new web")
+    assert "unless in usb/vm" in hoster(one, "snapshot new db", code=3).stderr
+    to_node2 = "vm replicate-all --endpoint node2 --target-dataset tank/vm"
+    sent = hoster_json(one, to_node2, code=3)
+    assert {vm["vm"]: vm["outcome"] for vm in sent["vms"]} == {"usb/vm": "failed", "web": "done"}
+    assert "usb/vm: " in hoster(one, "vm list", code=3).stderr
+    assert "usb/vm does not exist" in hoster(one, "vm adopt other", code=10).stderr
+
+    one.run("zpool import usb")
+    assert len(hoster_json(one, to_node2)["vms"]) == 2

@@ -155,7 +155,8 @@ def test_an_encrypted_vm_takes_over_with_its_key_only(fresh_lab: Lab) -> None:
     hoster(two, "vm demote web")
     assert value(two, crypt, "keystatus") == "unavailable"
     two.run("zpool sync")
-    assert two.run("grep -c canary /dev/disk/by-id/virtio-disk-a-part1", check=False).stdout.strip() == "0"
+    search = "grep -c canary /dev/disk/by-id/virtio-disk-a-part1"
+    assert two.run(search, check=False, timeout_s=300).stdout.strip() == "0"
     hoster(two, "change parent --vm web")
     two.run(f"echo more >>/{crypt}/disk0.img")
     fresh_lab.restore_links()
@@ -217,6 +218,53 @@ def test_a_takeover_killed_at_any_command_is_finished_by_the_next(fresh_lab: Lab
         assert sum(name.startswith("custom_") for name in names(two, WEB)) == 1
         assert disk_hash(two, "web") == sent
     assert 0 < committed < len(turns), "both sides of the commit point were tried"
+
+
+def test_a_source_that_died_while_it_set_something_aside_leaves_a_vm_that_takes_over(fresh_lab: Lab) -> None:
+    one, two = fresh_lab.node1, fresh_lab.node2
+    prepare(fresh_lab)
+    make_vm(one, "web")
+    one.run(f"zfs create -V 4M {WEB}/d1 && zfs snapshot -r {WEB}@first")
+    first = disk_hash(one, "web")
+
+    def goes_back() -> None:
+        write(one, "web")
+        hoster(one, f"vm {ALL} node2")
+        hoster(one, "snapshot rollback web first")
+        write(one, "web")
+
+    goes_back()
+    with one.audit() as seen:
+        hoster(one, f"vm {ALL} node2")
+    renames = [n for n, start in enumerate(seen.starts, 1) if "zfs rename" in " ".join(start.arguments)]
+    assert len(renames) == 2
+    goes_back()
+    before = guids_below(two)
+    one.audit.start()
+    one.audit.arm("before", renames[1], kill=HOSTER)
+    one.run(f"hoster vm {ALL} node2", check=False)
+    assert one.audit.disarm() == 1
+    one.audit.stop()
+    assert hoster_json(two, "vm list") == [], "it has no name in this moment"
+
+    busy = hoster(two, "change parent --vm web", code=11).stderr
+    assert f"sets the newer part of {WEB} aside" in busy
+    fresh_lab.link.cut("node1")
+    done = hoster(two, "change parent --vm web").stdout
+    assert f"finished setting aside the newer part of {WEB}" in done
+    assert (value(two, WEB, "hoster:role"), value(two, WEB, "hoster:epoch")) == ("primary", "2@node2")
+    assert disk_hash(two, "web") == first
+    assert before < guids_below(two)
+    fresh_lab.restore_links()
+    refused = vm_report(hoster_json(one, f"vm {ALL} node2", code=10), "web")
+    assert refused["ground"] == "superseded"
+    hoster(two, "vm failback web --endpoint node1")
+    assert guids(one, WEB)[-1] == guids(two, WEB)[-1]
+
+
+def guids_below(node: Node) -> set[str]:
+    """The GUIDs of all snapshots of the active dataset."""
+    return set(node.run(f"zfs list -Hp -r -t snapshot -o guid {DATASET}").stdout.split())
 
 
 def _with_device(vm: str) -> str:

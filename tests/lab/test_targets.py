@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from hoster.zfs.programs import TELL, TOLD, digits, parse_answers
 from lab.lab import Lab
 from lab.node import Node
 from tests.lab.world import (
@@ -173,3 +174,43 @@ def test_schedules_send_the_vms_that_they_name(fresh_lab: Lab) -> None:
     for name in ("idle", "web", "mail"):
         assert guids(target, f"{DATASET}/{name}") == guids(source, f"{DATASET}/{name}") != []
     hoster(source, f"scheduler replicate-by-tag bronze {to}", code=3)
+
+
+def test_a_copy_is_told_something_only_if_it_still_is_what_it_was_seen_as(fresh_lab: Lab) -> None:
+    prepare(fresh_lab)
+    node = fresh_lab.node1
+    for name, marks in {
+        "bare": "",
+        "new": "-o hoster:role=replica",
+        "old": "-o hoster:role=replica -o hoster:epoch=1@a",
+        "later": "-o hoster:role=replica -o hoster:epoch=2@b",
+        "taken": "-o hoster:role=primary -o hoster:epoch=1@a",
+        "old/inherits": "",
+    }.items():
+        node.run(f"zfs create {marks} {DATASET}/{name}")
+
+    def told(name: str, role: str, epoch: str, *values: str, guid: str = "") -> str:
+        seen = guid or digits(int(value(node, f"{DATASET}/{name}", "guid")))
+        command = ["zfs", "program", "-j", "tank", "-", f"{DATASET}/{name}", seen, role, epoch, *values]
+        (answer,) = parse_answers(node.run(command, input=TELL).stdout)
+        return answer.word
+
+    def all_marks() -> str:
+        return node.run(f"zfs get -Hrp -o name,property,value,source all {DATASET} | grep hoster:").stdout
+
+    sites = '[{"endpoint":"a","dataset":"tank/my vms/it\'s"}]'
+    assert told("new", "replica", "-", "1@a", "a", sites, "-") == "done"
+    assert [value(node, f"{DATASET}/new", key) for key in TOLD] == ["1@a", "a", sites, "-"]
+    assert told("old", "replica", "1@a", "-", "-", sites, "x") == "done"
+    assert [value(node, f"{DATASET}/old", key) for key in TOLD] == ["1@a", "-", sites, "x"]
+    assert told("bare", "-", "-", "-", "-", "-", "y") == "done"
+    before = all_marks()
+    others = ("3@z", "z", "[]", "z")
+    for name in ("bare", "later", "taken", "old/inherits"):
+        assert told(name, "replica", "1@a", *others) == "promoted"
+    assert told("new", "replica", "1@x", *others) == "promoted"
+    assert told("later", "replica", "-", *others) == "promoted"
+    assert told("old", "replica", "1@a", *others, guid=digits(1)) == "changed"
+    assert told("nothing", "replica", "1@a", *others, guid=digits(1)) == "gone"
+    assert told("old", "replica", "1@a", "-", "-", "x" * 9000, "-") == "error 7"
+    assert all_marks() == before

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from hoster.host.process import Completed, Meter, Piped
 from hoster.testing import read_whole
-from hoster.zfs.programs import ANCHOR, DESTROY, MARK
+from hoster.zfs.programs import ANCHOR, DESTROY, MARK, TELL
 from tests.properties.simulated import SimulatedNode, Stream
 
 T = TypeVar("T")
@@ -171,6 +171,7 @@ def _answers(node: SimulatedNode, lua: str, words: Sequence[str]) -> Iterator[tu
         DESTROY: (node.destroy, 2),
         ANCHOR: (node.anchor, 3),
         MARK: (node.mark, 4),
+        TELL: (node.told, 8),
     }
     act, size = programs[lua]
     for start in range(0, len(words), size):

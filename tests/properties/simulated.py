@@ -17,7 +17,7 @@ from random import Random
 from hoster.model.storage import Bookmark, Dataset, DatasetKind, Epoch, Marks, Role, Snapshot
 from hoster.testing import guid_of, listing
 from hoster.zfs.parse import parse_intent, parse_sites
-from hoster.zfs.programs import digits
+from hoster.zfs.programs import TOLD, digits
 
 MISSING = "cannot open '{}': dataset does not exist"
 
@@ -178,6 +178,15 @@ class SimulatedNode:
             return "gone" if held is None else "changed"
         assert key == "hoster:from", key
         held.sent_by = value
+        return "done"
+
+    def told(self, name: str, guid: str, role: str, epoch: str, *values: str) -> str:
+        volume = self.volumes.get(name)
+        if volume is None or digits(volume.guid) != guid:
+            return "gone" if volume is None else "changed"
+        if (volume.marks.get("hoster:role", "-"), volume.marks.get("hoster:epoch", "-")) != (role, epoch):
+            return "promoted"
+        volume.marks.update({key: value for key, value in zip(TOLD, values, strict=True) if value != "-"})
         return "done"
 
     def send(self, base: str | None, through: str, intermediate: bool) -> Stream | str:

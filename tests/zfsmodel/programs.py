@@ -6,12 +6,12 @@ import json
 import re
 from collections.abc import Sequence
 
-from hoster.zfs.programs import ANCHOR, DESTROY, MARK, digits
+from hoster.zfs.programs import ANCHOR, DESTROY, MARK, TELL, TOLD, digits
 from tests.zfsmodel.lineage import busy_number
 from tests.zfsmodel.node import ModelNode
 from tests.zfsmodel.state import Bookmark, Dataset, Failed, Snapshot
 
-_SIZES = {DESTROY: 2, ANCHOR: 3, MARK: 4}
+_SIZES = {DESTROY: 2, ANCHOR: 3, MARK: 4, TELL: 8}
 
 
 def run_program(node: ModelNode, pool: str, lua: str, words: Sequence[str]) -> str:
@@ -26,7 +26,7 @@ def run_program(node: ModelNode, pool: str, lua: str, words: Sequence[str]) -> s
     answers = {}
     for start in range(0, len(words), size):
         item = words[start : start + size]
-        answers[item[0]] = _answer(node, lua, item)
+        answers[item[0]] = _told(node, item) if lua == TELL else _answer(node, lua, item)
     return json.dumps({"return": answers or {}})
 
 
@@ -46,6 +46,19 @@ def _answer(node: ModelNode, lua: str, item: Sequence[str]) -> str:
         dataset.bookmarks.setdefault(name, mark)
         return f"done {digits(snapshot.guid)} {snapshot.createtxg}"
     snapshot.properties[item[2]] = item[3]
+    return "done"
+
+
+def _told(node: ModelNode, item: Sequence[str]) -> str:
+    dataset = node.datasets.get(item[0])
+    if dataset is None:
+        return "gone"
+    if digits(dataset.guid) != item[1]:
+        return "changed"
+    own = dataset.properties
+    if [own.get("hoster:role", "-"), own.get("hoster:epoch", "-")] != [*item[2:4]]:
+        return "promoted"
+    own.update({key: value for key, value in zip(TOLD, item[4:], strict=True) if value != "-"})
     return "done"
 
 

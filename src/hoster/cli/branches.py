@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 import click
 
 from hoster.cli.asking import ask_for_key
@@ -16,8 +14,9 @@ from hoster.cli.options import (
     unix_option,
 )
 from hoster.cli.recording import finish_recorded, run_about
-from hoster.cli.render import human_size, print_json, print_table
+from hoster.cli.render import human_size, print_json, print_table, say_missing
 from hoster.operations.branches import (
+    age_of,
     branch_vm,
     destroy_branch,
     expire_branches,
@@ -26,6 +25,7 @@ from hoster.operations.branches import (
 )
 from hoster.operations.context import wire
 from hoster.operations.going_back import Power
+from hoster.operations.inventory import look_here, missing_from
 from hoster.records.runs import Run, RunKind
 
 _HEADER = ("Branch", "VM Name", "Set Aside (UTC)", "Size", "Parted From", "Snapshots")
@@ -57,11 +57,15 @@ def branches() -> None:
 def list_(name: str | None, unix: bool, as_json: bool) -> None:
     """List the branches of one VM, or of all on this node.
 
-    Exit codes: 0 listed, also where there are none.
+    Exit codes: 0 listed, also where there are none, 3 a dataset is missing, or they cannot be listed.
     """
-    found = list_branches(wire(), name)
+    context = wire()
+    view = look_here(context)
+    found = list_branches(context, name, seen=view)
+    missing = () if name is not None and found else missing_from(context, view.datasets)
     if as_json:
         print_json(found)
+        say_missing(missing)
         return
     rows = [
         (
@@ -75,6 +79,7 @@ def list_(name: str | None, unix: bool, as_json: bool) -> None:
         for branch in found
     ]
     print_table("Branches", _HEADER, rows, unix=unix)
+    say_missing(missing)
 
 
 @branches.command()
@@ -142,7 +147,7 @@ def expire(days: int | None, dry_run: bool, as_json: bool) -> None:
     of one is going back.
     """
     context = wire()
-    older_than = None if days is None else timedelta(days=days)
+    older_than = None if days is None else age_of(days)
     finish_recorded(
         context,
         Run(RunKind.DESTRUCTION, "branches_expire"),

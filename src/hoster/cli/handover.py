@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from hoster.cli.messages import CHANGED, say
 from hoster.cli.options import (
     DATASET,
     ENDPOINT,
+    MIB_PER_S,
     NEW_VM_NAME,
     SNAPSHOT_NAME,
     dry_run_option,
@@ -73,7 +75,7 @@ def failback(name: str, as_json: bool, **options: Any) -> None:
 
     def act(recorder: Recorder) -> Report:
         observer = recorder.watching(observer_for(quiet=as_json))
-        return go_back(context, request, observer, _teller(as_json))
+        return go_back(context, request, observer, teller(as_json=as_json))
 
     run = run_about(RunKind.FAILBACK, name, request.node)
     finish_recorded(context, run, act, dry_run=request.dry_run, as_json=as_json)
@@ -109,16 +111,20 @@ def migrate(name: str, force_stop: bool, stop_wait: int, as_json: bool, **option
 
     def act(recorder: Recorder) -> Report:
         observer = recorder.watching(observer_for(quiet=as_json))
-        return move(context, Migration(request, force_stop, stop_wait), observer, _teller(as_json))
+        return move(context, Migration(request, force_stop, stop_wait), observer, teller(as_json=as_json))
 
     run = run_about(RunKind.MIGRATION, name, request.node)
     finish_recorded(context, run, act, dry_run=request.dry_run, as_json=as_json)
 
 
-def _teller(as_json: bool) -> Callable[[str], None]:
+def teller(*, as_json: bool) -> Callable[[str], None]:
+    """Tells what has been done so far; where it cannot be told, that is all."""
+
     def tell(text: str) -> None:
-        if not as_json:
-            say(CHANGED, text)
+        # Between the stop here and the start there, a terminal that is gone or a full disk must end nothing.
+        with contextlib.suppress(OSError):
+            if not as_json:
+                say(CHANGED, text)
 
     return tell
 
@@ -152,9 +158,7 @@ def _teller(as_json: bool) -> Callable[[str], None]:
 @click.option(
     "--as", "called", type=NEW_VM_NAME, metavar="NEWNAME", help="Bring it as a VM of its own, by this name."
 )
-@click.option(
-    "--speed-limit", type=click.FloatRange(min=0, min_open=True), metavar="MIB", help="MiB per second."
-)
+@click.option("--speed-limit", type=MIB_PER_S, metavar="MIB", help="MiB per second.")
 @dry_run_option
 @json_option
 def restore(

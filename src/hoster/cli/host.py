@@ -8,10 +8,10 @@ from hoster.cli.main import LazyGroup
 from hoster.cli.messages import WARNING, say
 from hoster.cli.options import json_option, unix_option
 from hoster.cli.overview import DATASETS, POOLS, dataset_row, pool_rows, show_node
-from hoster.cli.render import print_json, print_table
+from hoster.cli.render import print_json, print_table, say_missing
 from hoster.operations.context import wire
-from hoster.operations.overview import overview
-from hoster.zfs.rooms import rooms
+from hoster.operations.inventory import missing_from
+from hoster.operations.overview import overview, rooms_here
 
 
 @click.command()
@@ -45,12 +45,16 @@ def dataset() -> None:
 def list_(unix: bool, as_json: bool) -> None:
     """List the active datasets: their room, and whether they are encrypted.
 
-    Exit codes: 0 listed, 3 one of them does not exist, or they cannot be listed.
+    Exit codes: 0 listed, 3 one of them does not exist (the others are listed), or they cannot be listed.
     """
     context = wire()
-    found = rooms(context.zfs.host, context.runner, context.datasets)
+    found = rooms_here(context)
+    listed = {room.name for room in found}
+    missing = missing_from(context, listed)
     if as_json:
         print_json(found)
+        say_missing(missing)
         return
     rows = [dataset_row(number, room) for number, room in enumerate(found, start=1)]
     print_table("Hoster ZFS Datasets", DATASETS, rows, unix=unix)
+    say_missing(missing)

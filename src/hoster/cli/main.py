@@ -6,10 +6,12 @@ Subcommands are imported when they are called, so that none pays for the others.
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from types import FrameType
 from typing import NoReturn
 
@@ -21,6 +23,10 @@ from hoster.errors import ExitCode, HosterError, OperationFailed
 from hoster.records.log_format import FORMAT_VARIABLE, LogFormat
 
 TERMINATED = 128 + signal.SIGTERM
+
+
+class Unread(Exception):
+    """Nobody reads what is printed; click would leave with 1 for a BrokenPipeError."""
 
 
 class LazyGroup(click.Group):
@@ -36,6 +42,12 @@ class LazyGroup(click.Group):
             click.echo(ctx.get_help())
             ctx.exit(ExitCode.DONE)
         return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise Unread from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted({*super().list_commands(ctx), *self._lazy})
@@ -119,34 +131,46 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, _terminate)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
         signal.signal(signal.SIGHUP, _terminate)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as standard error has it: no locale stops a run
+    code = int(ExitCode.DONE)
     try:
         # Outside its standalone mode click returns the code that a command left with.
         left_with = hoster.main(standalone_mode=False, prog_name="hoster")
-        code: int = left_with if isinstance(left_with, int) else ExitCode.DONE
+        code = left_with if isinstance(left_with, int) else code
         sys.stdout.flush()
     except click.ClickException as error:
-        error.show()
         code = ExitCode.USAGE
+        _tell(error.show)
     except HosterError as error:
-        show_error(error)
         code = error.exit_code
+        _tell(partial(show_error, error))
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted", err=True)
         code = ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        code = ExitCode.DONE  # the reader of our output has gone (| head): nothing to say, and no one to
-        _silence_output()
+        _tell(partial(click.echo, "interrupted", err=True))
+    except (BrokenPipeError, Unread):
+        _silence_output()  # the reader of our output has gone (| head): nothing to say, and no one to
     except OSError as error:
         what = error.filename or "the output cannot be written"
-        show_error(OperationFailed(f"{what}: {error.strerror}"))
         code = ExitCode.FAILED
+        _tell(partial(show_error, OperationFailed(f"{what}: {error.strerror}")))
         _silence_output()
     sys.exit(code)
 
 
+def _tell(say: Callable[[], None]) -> None:
+    """Says why a command ends; where nobody can be told, the exit code still does."""
+    try:
+        say()
+    except OSError:
+        _silence_output()
+
+
 def _silence_output() -> None:
     """Lets what is still buffered go nowhere, so that Python does not complain of it at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(nowhere, stream.fileno())
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:

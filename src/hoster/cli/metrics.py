@@ -30,8 +30,7 @@ def metrics(textfile_dir: Path | None) -> None:
         click.echo(exposition((*measured.of_runs, *measured.of_node)).decode(), nl=False)
     else:
         problems.append(write_metrics(textfile_dir, RUN_FILE, measured.of_runs))
-        if measured.of_node:
-            problems.append(write_metrics(textfile_dir, NODE_FILE, measured.of_node))
+        problems.append(write_metrics(textfile_dir, NODE_FILE, measured.of_node))
     for problem in filter(None, problems):
         say(WARNING, problem, err=True)
     if any(problems):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -86,6 +87,18 @@ def parse_names(text: str) -> tuple[str, ...]:
     return names
 
 
+class _Amount(click.FloatRange):
+    """A number of which there can be so much: ``nan`` and ``inf`` are none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        amount = super().convert(value, param, ctx)
+        if not math.isfinite(amount):
+            self.fail(f"{value!r} is no number", param, ctx)
+        return amount
+
+
+MIB_PER_S = _Amount(min=0, min_open=True)
+SECONDS = _Amount(min=0)
 SNAPSHOT_TYPE = _SnapshotTypeParam("TYPE", snapshot_type)
 ENDPOINT = _Text("HOST", endpoint)
 VM_NAME = _Text("NAME", existing_vm_name)
@@ -102,6 +115,8 @@ __all__ = [
     "DATASET",
     "ENDPOINT",
     "JOB_NAME",
+    "MIB_PER_S",
+    "SECONDS",
     "SNAPSHOT_NAME",
     "SNAPSHOT_TYPE",
     "TARGET_GUID",

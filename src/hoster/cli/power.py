@@ -93,7 +93,9 @@ def stop(name: str, force: bool, limit_s: int) -> None:
 
     context = wire()
     with hold_power(context, name):
-        ran = stop_held(context, look_around(context).named(name), force=force, limit_s=limit_s)
+        ran = stop_held(context, name, force=force, limit_s=limit_s)
+        if not ran:
+            look_around(context).named(name)  # what runs is stopped, whatever has become of its dataset
     if ran:
         say(CHANGED, f"{name}: stopped")
     else:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,7 +15,11 @@ from hoster.cli.messages import CHANGED, ERROR, INFO, WARNING, say
 from hoster.errors import ExitCode
 from hoster.model.plan import Outcome, Report, VmReport
 
+if TYPE_CHECKING:
+    from hoster.operations.inventory import Unusable
+
 _KIB = 1024
+_BLANK = re.compile(r"\s")
 
 
 def human_size(size: int) -> str:
@@ -34,7 +40,7 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
     """A bordered table, or with ``unix`` one line a row, fields parted by single blanks."""
     if unix:
         for row in rows:
-            click.echo(" ".join(field.replace(" ", "_") if field else "-" for field in row))
+            click.echo(" ".join(_BLANK.sub("_", field) if field else "-" for field in row))
         return
     from rich.box import ROUNDED
     from rich.console import Console
@@ -47,7 +53,8 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
         table.add_row(*row)
     # Into a pipe nothing is folded, unless COLUMNS says how wide the reader is.
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 250
-    Console(width=width, highlight=False).print(table)
+    # What people have written is no markup: "[/etc]" would end with an error, and "[old]" not be shown.
+    Console(width=width, highlight=False, markup=False, emoji=False).print(table)
 
 
 _RIGHT = frozenset({"#", "Snapshot Size Human", "Snapshot Size Bytes", "Snapshot Dependents"})
@@ -59,6 +66,14 @@ def print_json(value: object, *, pretty: bool = True) -> None:
 
     data = msgspec.json.encode(msgspec.to_builtins(value))
     click.echo(msgspec.json.format(data, indent=3 if pretty else -1).decode())
+
+
+def say_missing(missing: Sequence[Unusable]) -> None:
+    """Says which active datasets are missing from what was shown, and leaves as failed; else nothing."""
+    for one in missing:
+        say(ERROR, f"{one.dataset}: {one.problem}", hint=one.hint, err=True)
+    if missing:
+        raise click.exceptions.Exit(ExitCode.FAILED)
 
 
 def exit_code(report: Report) -> ExitCode:
@@ -76,12 +91,13 @@ def exit_code(report: Report) -> ExitCode:
 def finish(report: Report, *, as_json: bool) -> None:
     """Shows the report and leaves with its exit code."""
     code = exit_code(report)
-    if as_json:
-        print_json(report_document(report, code))
-    else:
-        for vm in report.vms:
-            _show_vm(vm, dry_run=report.dry_run)
-        _show_summary(report)
+    with contextlib.suppress(BrokenPipeError):  # whoever reads it may have gone; the code tells all the same
+        if as_json:
+            print_json(report_document(report, code))
+        else:
+            for vm in report.vms:
+                _show_vm(vm, dry_run=report.dry_run)
+            _show_summary(report)
     raise click.exceptions.Exit(code)
 
 

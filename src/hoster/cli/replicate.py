@@ -15,6 +15,8 @@ from hoster.cli.options import (
     DATASET,
     ENDPOINT,
     JOB_NAME,
+    MIB_PER_S,
+    SECONDS,
     TARGET_KEEP,
     VM_NAMES,
     dry_run_option,
@@ -70,7 +72,7 @@ _WHERE = (
 _HOW = (
     click.option(
         "--speed-limit",
-        type=click.FloatRange(min=0, min_open=True),
+        type=MIB_PER_S,
         metavar="MIB",
         help="MiB per second for the whole run; otherwise as configured, or none.",
     ),
@@ -89,7 +91,7 @@ _HOW = (
     click.option(
         "--wait",
         "wait_s",
-        type=click.FloatRange(min=0),
+        type=SECONDS,
         default=0,
         metavar="SECONDS",
         help="Wait so long for another run of this job or VM to end.",

@@ -10,10 +10,11 @@ from msgspec import Struct
 from hoster.cli.messages import INFO, say
 from hoster.cli.options import unix_option
 from hoster.cli.render import human_size, print_json, print_table
-from hoster.errors import OperationFailed
+from hoster.errors import ExitCode, OperationFailed
 from hoster.operations.context import Context, wire
 from hoster.operations.jobs import jobs_now
 from hoster.records.journal import Journal
+from hoster.records.runs import PastRun, PastVm
 
 _HEADER = ("#", "Resource Name", "Type", "Job ID", "Job Type", "Status", "Added", "Finished", "Bytes")
 _LISTED = 50
@@ -106,28 +107,54 @@ def _jobs(context: Context) -> list[ScheduledJob]:
         for vm in state.vms
     ]
     journal = Journal(context.settings.state_dir)
-    kinds = {run.number: run for run in journal.runs(limit=_LISTED)}
-    for vm in journal.vm_runs(limit=_LISTED):
-        run = kinds.get(vm.run)
-        failed = vm.outcome in _FAILED
-        found.append(
-            ScheduledJob(
-                job_id=f"{vm.run}/{vm.vm}",
-                res_name=vm.vm,
-                res_type="VM",
-                job_type="" if run is None else run.kind,
-                job_done=not failed,
-                job_in_progress=False,
-                job_failed=failed,
-                job_error=vm.reason if failed else "",
-                time_added=int(vm.started),
-                time_finished=0 if run is None else int(run.ended),
-                ssh_endpoint=vm.node,
-                progress_bytes_done=vm.sent_bytes,
-                progress_bytes_total=vm.sent_bytes,
-            )
-        )
-    return found
+    runs = {run.number: run for run in journal.runs(limit=_LISTED)}
+    vms = journal.vm_runs(limit=_LISTED)
+    ended = [(vm.run, _of_vm(vm, runs.get(vm.run))) for vm in vms]
+    # One that came to no VM, since the other node could not be reached, say, has a line of its own.
+    ended += [(run.number, _of_run(run)) for run in runs.values() if _failed_as_a_whole(run)]
+    return [*found, *(job for _, job in sorted(ended, key=lambda one: -one[0]))]
+
+
+def _of_vm(vm: PastVm, run: PastRun | None) -> ScheduledJob:
+    failed = vm.outcome in _FAILED
+    return ScheduledJob(
+        job_id=f"{vm.run}/{vm.vm}",
+        res_name=vm.vm,
+        res_type="VM",
+        job_type=vm.kind,
+        job_done=not failed,
+        job_in_progress=False,
+        job_failed=failed,
+        job_error=vm.reason if failed else "",
+        time_added=int(vm.started),
+        time_finished=0 if run is None else int(run.ended),
+        ssh_endpoint=vm.node,
+        progress_bytes_done=vm.sent_bytes,
+        progress_bytes_total=vm.sent_bytes,
+    )
+
+
+def _failed_as_a_whole(run: PastRun) -> bool:
+    vms = run.done + run.unchanged + run.refused + run.busy + run.failed
+    return vms == 0 and run.exit_code not in {ExitCode.DONE, ExitCode.BUSY}
+
+
+def _of_run(run: PastRun) -> ScheduledJob:
+    return ScheduledJob(
+        job_id=f"{run.number}/{run.job}",
+        res_name=run.job,
+        res_type="Job",
+        job_type=run.kind,
+        job_done=False,
+        job_in_progress=False,
+        job_failed=True,
+        job_error=run.reason or f"exit code {run.exit_code}",
+        time_added=int(run.started),
+        time_finished=int(run.ended),
+        ssh_endpoint=run.node,
+        progress_bytes_done=0,
+        progress_bytes_total=0,
+    )
 
 
 def _row(number: int, job: ScheduledJob) -> tuple[str, ...]:

@@ -21,10 +21,11 @@ from hoster.cli.options import (
     vm_argument,
 )
 from hoster.cli.recording import finish_recorded, run_about
-from hoster.cli.render import exit_code, finish, human_size, print_json, print_table
+from hoster.cli.render import exit_code, finish, human_size, print_json, print_table, say_missing
 from hoster.model.names import SnapshotType
 from hoster.model.plan import Outcome, VmReport
 from hoster.operations.context import wire
+from hoster.operations.inventory import look_around
 from hoster.operations.recording import recorded
 from hoster.operations.snapshots import (
     ListedSnapshot,
@@ -130,7 +131,7 @@ def list_(name: str, unix: bool, as_json: bool) -> None:
 
     Exit codes: 0 listed, 3 there is no such VM.
     """
-    _show(list_snapshots(wire(), name), unix=unix, as_json=as_json)
+    _show(list_snapshots(look_around(wire()), name), unix=unix, as_json=as_json)
 
 
 @snapshot.command(name="list-all")
@@ -139,9 +140,11 @@ def list_(name: str, unix: bool, as_json: bool) -> None:
 def list_all(unix: bool, as_json: bool) -> None:
     """List the snapshots of all VMs of this node, replicas included, oldest first within a VM.
 
-    Exit codes: 0 listed, 3 failed.
+    Exit codes: 0 listed, 3 a dataset is missing (the rest is listed), or they cannot be listed.
     """
-    _show(list_snapshots(wire()), unix=unix, as_json=as_json)
+    stock = look_around(wire())
+    _show(list_snapshots(stock), unix=unix, as_json=as_json)
+    say_missing(stock.missing)
 
 
 @snapshot.command()

@@ -46,6 +46,18 @@ def holders(folders: Collection[str], devices: Collection[str], root: Path = Pat
     return tuple(sorted(found.values()))
 
 
+def written_by_kernel(
+    files: Collection[str], devices: Collection[str], root: Path = Path("/")
+) -> tuple[Holder, ...]:
+    """What lets the kernel itself write to one of these, behind the back of whoever looks at processes only:
+    a mount of a device or of a partition of it, and a loop device on a file; none that is read-only."""
+    wanted = _Wanted(
+        tuple(f"{os.path.realpath(file)}/" for file in files),
+        {os.path.realpath(device): device for device in devices},
+    )
+    return tuple(sorted({Holder(0, who, path) for who, path, writes in _in_use(root, wanted) if writes}))
+
+
 class _Wanted(Struct, frozen=True):
     folders: tuple[str, ...]
     devices: dict[str, str]
@@ -87,20 +99,28 @@ def _paths(process: Path) -> Iterator[str]:
 
 
 def _kernel(root: Path, wanted: _Wanted) -> Iterator[tuple[int, str, str]]:
+    for who, path, _ in _in_use(root, wanted):
+        yield 0, who, path
+    blocks = root / "sys/block"
+    for name in _names(blocks):
+        for above in _names(blocks / name / "holders"):
+            shown = wanted.match(f"/dev/{name}")
+            if shown is not None:
+                yield 0, f"/dev/{above}", shown
+
+
+def _in_use(root: Path, wanted: _Wanted) -> Iterator[tuple[str, str, bool]]:
+    """Mounts and loop devices: what it is, what it uses, and whether it may write."""
     for line in _text(root / "proc/self/mounts").splitlines():
-        source, _, rest = line.partition(" ")
+        source, place, _, options, *_ = line.split(" ")
         if source.startswith("/dev/") and (shown := wanted.match(os.path.realpath(source))) is not None:
-            yield 0, f"a mount at {rest.partition(' ')[0]}", shown
+            yield f"a mount at {place}", shown, "ro" not in options.split(",")
     blocks = root / "sys/block"
     for name in _names(blocks):
         if backing := _text(blocks / name / "loop/backing_file"):
             shown = wanted.match(backing)
             if shown is not None:
-                yield 0, f"/dev/{name}", shown
-        for above in _names(blocks / name / "holders"):
-            shown = wanted.match(f"/dev/{name}")
-            if shown is not None:
-                yield 0, f"/dev/{above}", shown
+                yield f"/dev/{name}", shown, _text(blocks / name / "ro") != "1"
 
 
 def _names(folder: Path) -> list[str]:

@@ -48,15 +48,15 @@ class Locks:
     def hold(self, what: str, *, holder: str, wait_s: float = 0.0, shared: bool = False) -> Iterator[float]:
         """Holds the lock on ``what`` for the block; ``holder`` describes this process to others. Gives when
         somebody last let go of it: what was seen before that may have changed since. In Unix seconds; 0 where
-        nobody ever had it, infinity where one who had it was killed.
+        nobody ever had it, infinity where one who had it was killed, or could not write down that he had it.
 
         Any number may hold it ``shared`` at a time, and then nobody else. Busy, naming all who hold it, since
         when and how far they are, if it cannot be had within ``wait_s`` seconds.
         """
-        descriptor = self._open(what)
+        descriptor, is_new = self._open(what)
         try:
             self._acquire(descriptor, what, wait_s, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
-            let_go_at = _let_go_at(descriptor)
+            let_go_at = _let_go_at(descriptor, alone=not shared, is_new=is_new)
             self._introduce(descriptor, holder, alone=not shared)
             try:
                 yield let_go_at
@@ -67,21 +67,21 @@ class Locks:
         finally:
             os.close(descriptor)
 
-    def _open(self, what: str) -> int:
+    def _open(self, what: str) -> tuple[int, bool]:
+        """The lock's file, and whether it was made just now."""
         import hashlib
 
         digest = hashlib.sha256(what.encode()).hexdigest()[:16]
         path = self._folder / f"{digest}.lock"
-        flags = os.O_CREAT | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
         try:
             self._folder.mkdir(mode=0o755, parents=True, exist_ok=True)
             try:
-                return os.open(path, flags, 0o644)
+                return _open_or_make(path)
             except OSError as error:
                 if error.errno != errno.EMFILE:
                     raise
                 _allow_more_files()
-                return os.open(path, flags, 0o644)
+                return _open_or_make(path)
         except OSError as error:
             raise OperationFailed(
                 f"{self._folder}: no lock can be made there: {error.strerror}", hint="run hoster as root"
@@ -100,13 +100,17 @@ class Locks:
                 return
 
     def _introduce(self, descriptor: int, holder: str, *, alone: bool) -> None:
-        """Others that share the lock may introduce themselves at the same moment: each appends a line."""
+        """Others that share the lock may introduce themselves at the same moment: each appends a line.
+
+        The kernel has given the lock by then: a disk that takes no words keeps nobody from his work.
+        """
         started = time.strftime("%Y-%m-%d %H:%M:%S")
         command = f" ({self._command})" if self._command else ""
-        if alone:
-            os.ftruncate(descriptor, 0)
         line = f"{_origin_of(os.getpid())}\tprocess {os.getpid()} since {started}: {holder}{command}\n"
-        os.write(descriptor, line.encode())
+        with contextlib.suppress(OSError):
+            if alone:
+                os.ftruncate(descriptor, 0)
+            os.write(descriptor, line.encode())
 
     def _busy(self, descriptor: int, what: str) -> Busy:
         present = [(_pid_of(origin), words) for origin, words in _told(descriptor)[0] if not is_gone(origin)]
@@ -121,6 +125,14 @@ class Locks:
         return f"{words}; {progress}" if progress else words
 
 
+def _open_or_make(path: Path) -> tuple[int, bool]:
+    flags = os.O_CREAT | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
+    try:
+        return os.open(path, flags | os.O_EXCL, 0o644), True
+    except FileExistsError:
+        return os.open(path, flags, 0o644), False
+
+
 @cache
 def _origin_of(_this_process: int) -> str:
     return own_origin()
@@ -131,12 +143,16 @@ def _let_go(descriptor: int, origin: str) -> None:
         os.write(descriptor, f"{origin}\t{_LET_GO}{time.time():.6f}\n".encode())
 
 
-def _let_go_at(descriptor: int) -> float:
-    """When somebody last let go; infinite where somebody never did, which is then done for him."""
+def _let_go_at(descriptor: int, *, alone: bool, is_new: bool) -> float:
+    """When somebody last let go; infinite where somebody never did, which is then done for him, and where he
+    could not say that he did, or even that he had it."""
     holders, let_go_at = _told(descriptor)
+    if not is_new and os.fstat(descriptor).st_size == 0:
+        let_go_at = math.inf
     for origin, _ in holders:
         if is_gone(origin):
             _let_go(descriptor, origin)
+        if alone or is_gone(origin):
             let_go_at = math.inf
     return let_go_at
 

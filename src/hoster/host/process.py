@@ -1,7 +1,8 @@
 """The only place that starts processes: one at a time, two joined by a pipe, or one that is to live on.
 
 Commands are argv lists, never shell text. Every process ends with the call that started it: on an error,
-a time-out or an interrupt it is killed and waited for; only what :func:`spawn` starts outlives hoster.
+a time-out or an interrupt it is killed and waited for. What outlives hoster is what :func:`spawn` starts, and
+what the kernel does not let end: a listing of a suspended pool.
 Nothing here reads hoster's own standard input.
 """
 
@@ -9,9 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
-import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Protocol, TypeVar
 
@@ -37,6 +39,9 @@ __all__ = [
 
 OUTPUT_LIMIT = 64 * 1024 * 1024
 """Most that one command may print that is not read line by line, in bytes."""
+
+KILLED_S = 10.0
+"""How long a process that was killed is waited for: while the kernel is at work for it, it stays."""
 
 T = TypeVar("T")
 
@@ -165,8 +170,8 @@ class SystemRunner:
                 _end(source)
         source_err, sink_out, sink_err = (_text(words) for words in listener.said())
         return Piped(
-            Completed(tuple(producer), source.returncode, "", source_err),
-            Completed(tuple(consumer), sink.returncode, sink_out, sink_err),
+            Completed(tuple(producer), _status(source), "", source_err),
+            Completed(tuple(consumer), _status(sink), sink_out, sink_err),
             flow.sent_bytes,
             flow.ending,
         )
@@ -174,18 +179,21 @@ class SystemRunner:
     def head(self, argv: Sequence[str], amount: int, timeout_s: float = 120.0) -> bytes:
         """The first ``amount`` bytes of what ``argv`` prints, which is killed then; fewer if it ends before.
         OperationFailed with its words where it fails, or where it outlasts ``timeout_s``."""
+        deadline = time.monotonic() + timeout_s
         process = self._start(argv, subprocess.DEVNULL)
-        too_late = threading.Timer(timeout_s, process.kill)
-        too_late.start()
         try:
             assert process.stdout is not None
             assert process.stderr is not None
-            found = process.stdout.read(amount)
-            if len(found) < amount and process.wait() != 0:
+            found = b""
+            out = process.stdout.fileno()
+            while len(found) < amount and (piece := _piece(out, amount - len(found), deadline)):
+                found += piece
+            if len(found) < amount and process.wait(deadline - time.monotonic()) != 0:
                 words = " ".join(_text(process.stderr.read(TALK_LIMIT)).split())
                 raise OperationFailed(f"{argv[0]}: {words or f'exit status {process.returncode}'}")
+        except subprocess.TimeoutExpired:
+            raise OperationFailed(f"{argv[0]}: no answer within {timeout_s:g} seconds") from None
         finally:
-            too_late.cancel()
             _end(process)
         return found
 
@@ -327,10 +335,26 @@ def _carry(
     return Flow(Ending.UNFINISHED, flow.sent_bytes)
 
 
+def _piece(descriptor: int, amount: int, deadline: float) -> bytes:
+    """What comes next, at most ``amount`` bytes; TimeoutExpired where nothing comes until ``deadline``."""
+    heard = select.poll()
+    heard.register(descriptor, select.POLLIN)
+    left_s = max(deadline - time.monotonic(), 0)
+    if not heard.poll(left_s * 1000):
+        raise subprocess.TimeoutExpired((), left_s)
+    return os.read(descriptor, amount)
+
+
+def _status(process: subprocess.Popen[bytes]) -> int:
+    """How it ended; one that was killed and is still there will end so."""
+    return -signal.SIGKILL if process.returncode is None else process.returncode
+
+
 def _end(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         process.kill()
-    process.wait()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(KILLED_S)
     for stream in (process.stdin, process.stdout, process.stderr):
         if stream is not None:
             _close(stream)

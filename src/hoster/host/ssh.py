@@ -30,6 +30,11 @@ KEEPALIVE_S = 15
 _READY = "hoster-connected:"
 _NOISE_LIMIT = 1024 * 1024
 
+_OWN_FAILURE = 255
+"""What ssh ends with where it has failed; any other status is that of the command over there (ssh(1))."""
+
+LETS_US_IN = "it lets us in, and runs no command for us"
+
 _FAILURES = (
     # What OpenSSH says (9.2 on Debian 12 and 10.0 on Debian 13; the words are the same since 7.x), what it
     # means, and what to do. First match wins, so causes stand before consequences.
@@ -167,18 +172,20 @@ class SshSession:
         with log.open("wb") as said:
             self._process = self._runner.start(argv, stderr=said)
         # Connecting, the handshake and the far side's login each have their share of the time.
-        answer = _marked_line(self._process, self._options.connect_timeout_s + 20)
+        deadline = time.monotonic() + self._options.connect_timeout_s + 20
+        answer = _marked_line(self._process, deadline)
         if answer is None:
+            is_over = time.monotonic() < deadline
             end(self._process, grace_s=1.0)
-            raise _explained(self._options, log.read_text(errors="backslashreplace"))
+            status = self._process.returncode if is_over else _OWN_FAILURE
+            raise _explained(self._options, log.read_text(errors="backslashreplace"), status)
         self._machine = answer
 
 
-def _marked_line(process: subprocess.Popen[bytes], timeout_s: float) -> str | None:
+def _marked_line(process: subprocess.Popen[bytes], deadline: float) -> str | None:
     """What follows the marker on the far side's output; noise before it (a message of the day) is passed
-    over. None if the output ends, or ``timeout_s`` passes, without it."""
+    over. None if the output ends, or the ``deadline`` passes, without it."""
     assert process.stdout is not None
-    deadline = time.monotonic() + timeout_s
     heard = b""
     while len(heard) < _NOISE_LIMIT:
         ready, _, _ = select.select([process.stdout], [], [], max(deadline - time.monotonic(), 0))
@@ -192,8 +199,13 @@ def _marked_line(process: subprocess.Popen[bytes], timeout_s: float) -> str | No
     return None
 
 
-def _explained(options: SshOptions, said: str) -> Unreachable:
-    """The error for what ssh said: what it means, and what to type next."""
+def _explained(options: SshOptions, said: str, status: int) -> Unreachable:
+    """The error for what ssh said, and how it ended: what it means, and what to type next."""
+    if 0 <= status < _OWN_FAILURE:
+        return Unreachable(
+            f"{options.endpoint}: {LETS_US_IN} (exit status {status})",
+            hint=f"give its account a shell, and the key no command of its own: {_by_hand(options)} true",
+        )
     meaning, kind = next(
         ((meaning, kind) for pattern, meaning, kind in _FAILURES if pattern in said),
         ("ssh failed", "other"),
@@ -207,7 +219,7 @@ def _explained(options: SshOptions, said: str) -> Unreachable:
 
 def _hint(options: SshOptions, kind: str) -> str:
     port = f" -p {options.port}" if options.port is not None else ""
-    by_hand = f"ssh{port} {options.endpoint}"
+    by_hand = _by_hand(options)
     known = (
         options.endpoint.host if options.port in {None, 22} else f"[{options.endpoint.host}]:{options.port}"
     )
@@ -231,6 +243,11 @@ def _hint(options: SshOptions, kind: str) -> str:
             return "give the key to its owner alone: chmod 600 KEY"
         case _:
             return f"try it by hand: {by_hand}"
+
+
+def _by_hand(options: SshOptions) -> str:
+    port = f" -p {options.port}" if options.port is not None else ""
+    return f"ssh{port} {options.endpoint}"
 
 
 def _private_folder(run_dir: Path) -> tuple[Path, int]:

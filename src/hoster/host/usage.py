@@ -116,6 +116,6 @@ def _is_for_writing(link: str) -> bool:
 
 def _command(process: Path) -> str:
     try:
-        return (process / "comm").read_text().strip()
+        return (process / "comm").read_text(errors="replace").strip()
     except OSError:
         return "a process that has just ended"

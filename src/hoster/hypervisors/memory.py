@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from msgspec import Struct, field
 
 from hoster.errors import OperationFailed
-from hoster.hypervisors.protocol import Guest, GuestRef, Plan, Running
+from hoster.hypervisors.protocol import Guest, GuestRef, Plan, Running, StillRuns
 
 _FIRST_PID = 4_194_304  # above the highest that Linux gives (proc(5), pid_max)
 
@@ -46,7 +46,7 @@ class InMemory(Struct):
     def stop(self, ref: GuestRef, *, force: bool, limit_s: float) -> bool:
         if ref.name in self.machines and ref.name in self.deaf and not force:
             time.sleep(limit_s)
-            raise OperationFailed(
+            raise StillRuns(
                 f"{ref.name} was asked to power down, and still runs after {limit_s:g} seconds",
                 hint=f"hoster vm stop {ref.name} --force",
             )

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from hoster.errors import OperationFailed
 from hoster.model.machines import MachineConfig
 
 
@@ -64,6 +65,10 @@ class Running(Struct, frozen=True):
     since: datetime
 
 
+class StillRuns(OperationFailed):
+    """The guest was asked to power down, and has not done so in the time that it was given."""
+
+
 class Plan(Struct, frozen=True):
     """How a machine would be started: the command, and what is worth saying about it."""
 
@@ -107,6 +112,7 @@ class Hypervisor(Protocol):
         """Returns when it is seen stopped, at once if it is stopped already; whether it ran.
 
         Asks the guest to power down and waits at most ``limit_s`` seconds; with ``force`` its process is
-        killed. OperationFailed if it still runs then.
+        killed. StillRuns if it was asked and still runs then; OperationFailed where it could not be asked, or
+        was killed and is still there.
         """
         ...

@@ -20,7 +20,7 @@ from hoster.errors import ConfigurationError, OperationFailed
 from hoster.host.process import Detached, Runner, spawn
 from hoster.hypervisors import bridges, qmp
 from hoster.hypervisors.firmware import VARIABLES, find_firmware, own_variables
-from hoster.hypervisors.protocol import Guest, GuestRef, Plan, Running, console_path
+from hoster.hypervisors.protocol import Guest, GuestRef, Plan, Running, StillRuns, console_path
 from hoster.hypervisors.qemu_command import (
     BINARY,
     Placement,
@@ -127,7 +127,7 @@ class Qemu:
             raise OperationFailed(
                 f"{ref.name}: process {pid} was killed, and is still there after {limit_s:g} s"
             )
-        raise OperationFailed(
+        raise StillRuns(
             f"{ref.name} was asked to power down, and still runs after {limit_s:g} seconds",
             hint=f"hoster vm stop {ref.name} --force ends it without asking the guest",
         )

@@ -21,6 +21,9 @@ from hoster.errors import OperationFailed
 _FLOCK = "hhqqi4x"
 """``struct flock`` of 64-bit Linux: type, whence, start, length, PID."""
 
+_LONGEST_MS = 2**31 - 1
+"""As long as poll(2) can wait: 24 days."""
+
 
 def holder(pid_file: Path) -> int | None:
     """The process that has locked the PID file; None if none has, or there is no such file.
@@ -78,4 +81,4 @@ class Grip:
         """Waits at most so many seconds for its end; whether it has ended."""
         poll = select.poll()
         poll.register(self._descriptor, select.POLLIN)
-        return bool(poll.poll(limit_s * 1000))
+        return bool(poll.poll(min(limit_s * 1000, _LONGEST_MS)))

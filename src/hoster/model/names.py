@@ -32,7 +32,7 @@ _EXISTING = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9_.:][A-Za-z0-9_.: -]{0,254}")
 _EXISTING_SNAPSHOT = re.compile(
     r"(?:[A-Za-z0-9_.:-][A-Za-z0-9_.:/ -]*@)?(?!\.{1,2}\Z)[A-Za-z0-9_.:][A-Za-z0-9_.: -]*"
 )
-_BRANCH = re.compile(r"\.branch-[0-9]")
+_SET_ASIDE = re.compile(r"\.(branch|swap)-[0-9]")
 _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9._-]+)?")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _DASHED = re.compile(r"([a-z]+)_(\d{4})-(\d\d)-(\d\d)_(\d\d)-(\d\d)-(\d\d)(?:_(\d+))?", re.ASCII)
@@ -125,9 +125,10 @@ def vm_name(text: str) -> str:
             f"{shown(text)} cannot name a VM: letters, digits and _ . : - are allowed,"
             " the first a letter, digit or _"
         )
-    if _BRANCH.search(text):
+    if _SET_ASIDE.search(text):
         raise ValueError(
-            f"{shown(text)} cannot name a VM: names with .branch-<date> are kept for set-aside states"
+            f"{shown(text)} cannot name a VM: names with .branch-<date> and .swap-<date> are kept for"
+            " set-aside states"
         )
     return text
 

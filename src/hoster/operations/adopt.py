@@ -15,7 +15,13 @@ from hoster.model.names import vm_name
 from hoster.model.storage import Dataset, DatasetKind, Marks, Role
 from hoster.operations.context import Context
 from hoster.operations.identity import first_marks, properties_of
-from hoster.operations.inventory import CONFIG_NAME, config_path, read_config
+from hoster.operations.inventory import (
+    CONFIG_NAME,
+    config_path,
+    missing_from,
+    read_config,
+    refuse_missing,
+)
 from hoster.zfs.store import missing
 
 
@@ -71,7 +77,8 @@ def adopt(
 
 def _dataset(context: Context, name: str) -> Dataset:
     wanted = [f"{parent}/{name}" for parent in context.datasets]
-    seen = context.zfs.look_at(wanted)
+    seen = context.zfs.look_at([*context.datasets, *wanted])
+    refuse_missing(missing_from(context, seen.datasets))
     found = [dataset for path in wanted if (dataset := seen.get(path)) is not None]
     if not found:
         error = missing(context.zfs.node, " or ".join(wanted))

@@ -10,18 +10,26 @@ from msgspec import Struct
 
 from hoster.errors import Busy, OperationFailed, Refused, UsageError
 from hoster.model.anchors import anchor_target
-from hoster.model.plan import Destroyed, Outcome, Refusal, Report, VmReport
-from hoster.model.storage import Bookmark, Dataset, Role, Snapshot
+from hoster.model.plan import Destroyed, Ground, Outcome, Refusal, Report, VmReport
+from hoster.model.storage import Bookmark, Dataset, Role, Snapshot, View
 from hoster.model.vms import Vm
 from hoster.operations.context import Context
 from hoster.operations.going_back import Course, Power, go_back
 from hoster.operations.history import hold_history
-from hoster.operations.inventory import look_around
+from hoster.operations.inventory import (
+    look_around,
+    look_here,
+    missing_from,
+    unless_in,
+)
 from hoster.operations.opening import Reopening
 from hoster.operations.swapping import branches_beside, new_stamp, restore
 from hoster.planning.refusals import Subject
 from hoster.planning.rollback import Restoration, plan_restoration
 from hoster.planning.swap import branch_of
+
+_NEVER_DAYS = 365_000
+"""The age of a branch that is reached in a thousand years."""
 
 
 class Branch(Struct, frozen=True):
@@ -36,9 +44,10 @@ class Branch(Struct, frozen=True):
     parted_from: str
 
 
-def list_branches(context: Context, vm: str | None = None) -> tuple[Branch, ...]:
-    """The branches on this node, of one VM or of all, oldest first."""
-    view = context.zfs.look(context.datasets)
+def list_branches(context: Context, vm: str | None = None, *, seen: View | None = None) -> tuple[Branch, ...]:
+    """The branches on this node, of one VM or of all, oldest first. ``seen`` is what the caller has seen of
+    it, who then knows which datasets are missing."""
+    view = look_here(context) if seen is None else seen
     beside = [dataset for parent in context.datasets for dataset in view.children(parent)]
     found = [branch for dataset in beside if (branch := _branch(dataset)) and (vm is None or branch.vm == vm)]
     return tuple(sorted(found, key=lambda branch: (branch.branched_at, branch.name)))
@@ -105,10 +114,13 @@ def _destroyed(context: Context, name: str, *, dry_run: bool) -> VmReport:
     return VmReport(name, Outcome.DONE, f"gone for good, with {len(snapshots)} snapshots", destroyed=gone)
 
 
-def expire_branches(context: Context, *, older_than: timedelta | None = None, dry_run: bool) -> Report:
+def expire_branches(
+    context: Context, *, older_than: timedelta | None = None, dry_run: bool, say_missing: bool = True
+) -> Report:
     """Destroys the branches set aside longer ago than that; what cannot go is reported and stays.
 
-    Without an age, the one of the settings; UsageError where they have none.
+    A dataset that is missing is reported as failed, unless the caller has said so. Without an age, the one of
+    the settings; UsageError where they have none.
     """
     if older_than is None:
         days = context.settings.branches.expire_after_days
@@ -117,9 +129,11 @@ def expire_branches(context: Context, *, older_than: timedelta | None = None, dr
                 "how old a branch must be is said neither here nor in the configuration",
                 hint="add --older-than DAYS, or set expire-after-days in the table [branches] of hoster.toml",
             )
-        older_than = timedelta(days=days)
+        older_than = age_of(days)
     limit = datetime.now(UTC) - older_than
-    due = [branch.name for branch in list_branches(context) if branch.branched_at < limit]
+    view = look_here(context)
+    missing = missing_from(context, view.datasets) if say_missing else ()
+    due = [branch.name for branch in list_branches(context, seen=view) if branch.branched_at < limit]
     if due and not dry_run:
         look_around(context)  # finishes first what was interrupted
     reports: dict[str, VmReport] = {}
@@ -129,7 +143,12 @@ def expire_branches(context: Context, *, older_than: timedelta | None = None, dr
         for name in tried:
             reports[name] = _expired(context, name, dry_run=dry_run)
         due = [name for name in tried if reports[name].outcome is Outcome.REFUSED]
-    return Report(tuple(reports.values()), dry_run)
+    return Report((*(one.report for one in missing), *reports.values()), dry_run)
+
+
+def age_of(days: int) -> timedelta:
+    """So many days, and of those that no calendar has as many as are never over."""
+    return timedelta(days=min(days, _NEVER_DAYS))
 
 
 def _expired(context: Context, name: str, *, dry_run: bool) -> VmReport:
@@ -152,6 +171,8 @@ def _restoration(context: Context, branch: Branch, vm: Vm, keys: Reopening) -> C
     found = view.get(branch.dataset)
     if found is None or found.marks.role is not Role.BRANCH:
         raise OperationFailed(f"there is no branch {branch.name} any more", hint="hoster vm branches")
+    if None not in (mine := {vm.dataset.marks.vm_id, found.marks.vm_id}) and len(mine) > 1:
+        return _of_another_vm(vm, found)
     tree = (found, *view.below(branch.dataset))
     subject = Subject(vm.name, vm.dataset, vm.role, vm.parent, vm.descendants)
     plan = plan_restoration(subject, tree, view.datasets)
@@ -164,6 +185,19 @@ def _restoration(context: Context, branch: Branch, vm: Vm, keys: Reopening) -> C
         return _restored(vm, branch, plan, aside.rpartition("/")[2])
 
     return Course(_restored(vm, branch, plan, f"{vm.name}.branch-…"), act, (*vm.everything, *tree))
+
+
+def _of_another_vm(vm: Vm, branch: Dataset) -> Refusal:
+    """A VM that gets another name leaves its branches behind; another one may have its former name by now."""
+    stamp = branch.name.rpartition("-")[2]
+    parent = branch.name.rpartition("/")[0]
+    return Refusal(
+        vm.name,
+        Ground.OF_ANOTHER_VM,
+        f"{branch.name} is a branch of another VM that had this name: its hoster:id is {branch.marks.vm_id},"
+        f" that of {vm.name} is {vm.dataset.marks.vm_id}",
+        f"zfs rename {branch.name} {parent}/ITS_NAME.branch-{stamp}    (what that VM is called now)",
+    )
 
 
 def _restored(vm: Vm, branch: Branch, plan: Restoration, aside: str) -> VmReport:
@@ -202,7 +236,8 @@ def _tree(context: Context, name: str) -> list[Dataset]:
     view = context.zfs.look_for(wanted)
     roots = [root for path in wanted if (root := view.get(path)) is not None]
     if not roots or _branch(roots[0]) is None:
-        raise OperationFailed(f"there is no branch {name} on this node", hint="hoster vm branches")
+        unless = unless_in(missing_from(context, look_here(context).datasets))
+        raise OperationFailed(f"there is no branch {name} on this node{unless}", hint="hoster vm branches")
     return [roots[0], *view.below(roots[0].name)]
 
 

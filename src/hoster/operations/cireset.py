@@ -25,11 +25,19 @@ from hoster.model.machines import MachineConfig, SshKey
 from hoster.model.plan import Outcome
 from hoster.model.storage import View
 from hoster.model.vms import Vm
+from hoster.operations.addresses import hold_addresses
 from hoster.operations.context import Context
 from hoster.operations.history import hold_history
-from hoster.operations.inventory import Inventory, read_config, take_stock
+from hoster.operations.inventory import (
+    Inventory,
+    look_here,
+    missing_from,
+    read_config,
+    refuse_missing,
+    take_stock,
+)
 from hoster.operations.opening import AskForKey
-from hoster.operations.power import hold_power, running_now, users_of
+from hoster.operations.power import hold_power, refuse_writers, running_now
 from hoster.operations.seeding import (
     FILES,
     SEED,
@@ -52,7 +60,6 @@ from hoster.planning.reset import (
     with_link,
 )
 
-_ADDRESSES_WAIT_S = 60.0
 _KEY_OWNER = "System"
 _KEEPS_ITS_NAMES = frozenset({"freebsd13ufs", "freebsd13zfs"})
 """Operating systems whose cards cloud-init must not give another name, as in Hoster."""
@@ -107,7 +114,9 @@ def cireset(
     Refused as that and as :func:`reset` refuse. Busy while it is replicated, and where somebody else starts
     or stops it, or is at work on its history.
     """
-    vm = _stock(context).named(name)
+    # A VM in a dataset that is missing may have the name, address or port: refused before it takes over.
+    view = _whole_view(context)
+    vm = take_stock(context, view).named(name)
     notes: tuple[str, ...] = ()
     if not vm.is_primary:
         taken = take_over(context, takeover, ask_for_key, confirm).vms[0]
@@ -137,12 +146,8 @@ def reset(context: Context, vm: Vm, wishes: Wishes, *, dry_run: bool = False) ->
     the VM has its old set or the new one then, whole. Nothing is changed in a dry run.
     """
     _refuse_running(context, vm)
-    with context.locks.hold(
-        "the addresses of this node's VMs",
-        holder=f"hoster vm cireset {vm.name}",
-        wait_s=0.0 if dry_run else _ADDRESSES_WAIT_S,
-    ):
-        view = context.zfs.look(context.datasets)
+    with hold_addresses(context, f"hoster vm cireset {vm.name}", wait=not dry_run):
+        view = _whole_view(context)
         stock = take_stock(context, view)
         vm = stock.named(vm.name)
         folder, file = _readable(vm)
@@ -158,19 +163,16 @@ def reset(context: Context, vm: Vm, wishes: Wishes, *, dry_run: bool = False) ->
     return _report(plan, secrets, instance, dry_run=False)
 
 
-def _stock(context: Context) -> Inventory:
-    return take_stock(context, context.zfs.look(context.datasets))
+def _whole_view(context: Context) -> View:
+    view = look_here(context)
+    refuse_missing(missing_from(context, view.datasets))
+    return view
 
 
 def _refuse_running(context: Context, vm: Vm) -> None:
     if running_now(context, vm) is not None or vm.name in bhyve_machines():
         raise Refused(f"{vm.name} runs", hint=f"hoster vm stop {vm.name}")
-    for user in users_of(vm):
-        if user.writes:
-            raise Refused(
-                f"{vm.name}: process {user.pid} ({user.command}) has {user.path} open for writing",
-                hint=f"end it first: ps {user.pid} shows what it is",
-            )
+    refuse_writers(vm)
 
 
 def _readable(vm: Vm) -> tuple[Path, MachineFile]:

@@ -64,7 +64,7 @@ def check_node(context: Context) -> Checked:
     paths = (config_path(vm.dataset) for vm in stock.vms)
     files += [str(path) for path in paths if path is not None and path.exists()]
     problems += [Problem(vm.problem) for vm in stock.vms if vm.problem]
-    problems += [Problem(f"{one.dataset}: {one.problem}") for one in stock.unusable]
+    problems += [Problem(f"{one.dataset}: {one.problem}", one.hint) for one in stock.broken]
     for schedule in settings.schedules:
         problems += _of_schedule(settings, schedule, stock)
     for job in all_jobs(settings.schedules):
@@ -78,7 +78,8 @@ def _of_schedule(settings: Settings, schedule: Schedule, stock: Inventory) -> It
     here = {vm.name for vm in stock.vms} | {one.name for one in stock.unusable}
     for vm in schedule.selection.vms:
         if vm not in here:
-            yield Problem(f"{where}.vms: there is no VM {vm!r} on this node", "hoster vm list")
+            none = f"there is no VM {vm!r} on this node{stock.unless_missing}"
+            yield Problem(f"{where}.vms: {none}", "hoster vm list")
     for target in schedule.targets:
         if target.key is not None and not Path(target.key).is_file():
             yield Problem(f"{where}.targets.{target.name}.key: there is no file {target.key}")

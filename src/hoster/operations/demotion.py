@@ -32,7 +32,7 @@ def demote(context: Context, name: str, *, dry_run: bool = False, identity: str 
     """
     holder = f"hoster, which makes {name} a replica"
     with hold_power(context, name), hold_history(context, name, holder):
-        vm = look_around(context).named(name)
+        vm = look_around(context, held=name).named(name)
         if identity not in {None, vm.dataset.marks.vm_id}:
             refusal = another_vm(vm, identity)
             raise Refused(refusal.evidence, hint=refusal.remedy)

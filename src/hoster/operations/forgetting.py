@@ -18,7 +18,7 @@ from hoster.model.vms import Vm
 from hoster.operations.context import Context
 from hoster.operations.history import hold_history
 from hoster.operations.identity import properties_of
-from hoster.operations.inventory import Inventory, look_around
+from hoster.operations.inventory import Inventory, look_around, refuse_missing
 from hoster.operations.replicas import Far, branches_of, look_at_replicas
 from hoster.planning.forgetting import (
     Forgetting,
@@ -59,12 +59,14 @@ def forget_target(context: Context, request: ForgetRequest) -> Report:
     """Gives up the anchors of the target, its holds, its site mark and what is remembered of it.
 
     OperationFailed where the VM has no such target; UsageError where it has several there; Refused where its
-    anchors cannot be told from another target's. Busy while the VM is replicated or goes back.
+    anchors cannot be told from another target's, and while an active dataset is missing, in which another VM
+    of that name may be. Busy while the VM is replicated or goes back.
     """
     name = request.vm
     lock = hold_history(context, name, f"hoster vm forget-target {name}")
     with nullcontext() if request.dry_run else lock:
         stock = look_around(context, mend=not request.dry_run, held=name)
+        refuse_missing(stock.missing)
         subject, key = _look(context, request, stock)
         plan = plan_forgetting(subject.datasets, key)
         unexpected = {anchor.full_name for anchor in plan.anchors} - (request.agreed or frozenset())

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
-from hoster.errors import HosterError, OperationFailed, Refused
+from hoster.errors import Busy, HosterError, OperationFailed, Refused
 from hoster.host.holders import Holder
 from hoster.host.usage import bhyve_machines
 from hoster.host.volumes import await_devices, device_numbers
@@ -95,7 +95,7 @@ def _go_back(context: Context, vm: Vm, power: Power, decide: Decide, *, dry_run:
     if running is not None:
         return _stopped_first(context, vm, power, decide)
     report = _unchanged(course.report) if course.is_there else _act(context, course)
-    return _started(context, report) if power.force_start else report
+    return _started(context, report, ran=False) if power.force_start else report
 
 
 def _stopped_first(context: Context, vm: Vm, power: Power, decide: Decide) -> VmReport:
@@ -114,10 +114,12 @@ def _stopped_first(context: Context, vm: Vm, power: Power, decide: Decide) -> Vm
             report = _act(context, course)
     except Refused as error:
         report = VmReport(vm.name, Outcome.REFUSED, error.message, error.hint, ground=Ground.IN_USE)
+    except Busy as error:
+        report = VmReport(vm.name, Outcome.BUSY, error.message, error.hint)
     except HosterError as error:
         report = VmReport(vm.name, Outcome.FAILED, error.message, error.hint)
     report = replace(report, notes=(note, *report.notes))
-    return _started(context, report) if power.force_start else report
+    return _started(context, report, ran=True) if power.force_start else report
 
 
 def _act(context: Context, course: Course) -> VmReport:
@@ -144,26 +146,30 @@ def _volumes(datasets: Iterable[Dataset]) -> list[str]:
 
 
 def _stop(context: Context, vm: Vm, limit_s: float) -> str:
-    """Asks the guest to power down, and ends its process where it does not; what was done, in words."""
+    """Asks the guest to power down, and ends its process where it does not; what was done, in words. One that
+    cannot be asked runs on."""
+    from hoster.hypervisors.protocol import StillRuns
     from hoster.operations.power import running_now, stop_held
 
     words = "it was stopped"
     try:
-        stop_held(context, vm, force=False, limit_s=limit_s)
-    except OperationFailed:
-        stop_held(context, vm, force=True)
+        stop_held(context, vm.name, force=False, limit_s=limit_s)
+    except StillRuns:
+        stop_held(context, vm.name, force=True)
         words = "its process was ended, since it did not power down when asked"
     if running_now(context, vm) is not None:
         raise OperationFailed(f"{vm.name} still runs after it was stopped; nothing was changed")
     return words
 
 
-def _started(context: Context, report: VmReport) -> VmReport:
+def _started(context: Context, report: VmReport, *, ran: bool) -> VmReport:
+    """One that ran did so by right a moment ago: that a node cannot be asked now does not keep it down."""
+    from hoster.operations.permission import Asking
     from hoster.operations.power import start_held
 
     try:
         vm = _look(context, report.vm, dry_run=False).named(report.vm)
-        start_held(context, vm)
+        start_held(context, vm, Asking(isolated=ran))
     except HosterError as error:
         reason = f"{report.reason}; it could not be started: {error.message}"
         outcome = Outcome.FAILED

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from hoster.errors import ConfigurationError, OperationFailed
 from hoster.hypervisors.protocol import Drive, Guest, GuestRef, console_path
+from hoster.hypervisors.qcow2 import qcow2_head
 from hoster.model.machines import Disk, MachineConfig
 from hoster.model.storage import DatasetKind
 from hoster.model.vms import Vm
@@ -30,6 +31,8 @@ _TAIL = 256 * 1024
 
 _VOLUMES = Path("/dev/zvol")
 _PARTITION = re.compile(r"zd\d+p\d+")
+_PROTOCOL = re.compile(r"[^/]*:")
+"""How the name of an image begins that is no path to QEMU: ``nbd://…``, ``json:{…}``."""
 
 
 def reference(context: Context, name: str) -> GuestRef:
@@ -152,7 +155,29 @@ def _paths(vm: Vm, config: MachineConfig, folder: Path) -> Iterator[Path]:
             raise ConfigurationError(f"{where}: {path}: {error.strerror}") from error
         if not stat.S_ISREG(mode) and not stat.S_ISBLK(mode):
             raise ConfigurationError(f"{where}: {path} is neither a file nor a volume")
+        if disk.is_internal and path.suffix == ".qcow2":
+            try:
+                _refuse_leaning_out(where, path, folder)
+            except OSError as error:
+                raise ConfigurationError(f"{where}: {error.filename}: {error.strerror}") from error
         yield path
+
+
+def _refuse_leaning_out(where: str, path: Path, folder: Path) -> None:
+    """ConfigurationError for an image in the VM's folder of which a part is elsewhere (a backing file)."""
+    inside = os.path.realpath(folder)
+    found = [Path(os.path.realpath(path))]
+    for image in found:
+        with image.open("rb") as opened:
+            head = qcow2_head(opened)
+        for name in head.leans_on if head is not None else ():
+            other = Path(os.path.realpath(image.parent / name))
+            if _PROTOCOL.match(name) or not other.is_relative_to(inside):
+                raise ConfigurationError(
+                    f"{where} is an internal disk, and a part of it is in {name!r}, outside of the VM",
+                    hint=f"qemu-img convert -O qcow2 {path} WHOLE.qcow2 makes a whole one",
+                )
+            found += [other] if other not in found else []
 
 
 def _place(vm: Vm, disk: Disk, folder: Path) -> Path:

@@ -15,6 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from hoster.errors import HosterError, Interrupted, OperationFailed, Refused
+from hoster.hypervisors.protocol import StillRuns
 from hoster.model.plan import Ground, Outcome, Report, VmReport
 from hoster.model.storage import Epoch, Role
 from hoster.model.vms import Vm
@@ -23,7 +24,7 @@ from hoster.operations.demotion import demote
 from hoster.operations.far import run_there
 from hoster.operations.inventory import look_around
 from hoster.operations.permission import Asking
-from hoster.operations.power import hold_power, start_held, stop_held
+from hoster.operations.power import hold_power, refuse_writers, running_now, start_held, stop_held
 from hoster.operations.replicate import replicate
 from hoster.operations.request import Observer, ReplicationRequest
 from hoster.planning.succession import Standing, standing
@@ -66,8 +67,9 @@ def failback(context: Context, request: ReplicationRequest, observer: Observer, 
 def migrate(context: Context, migration: Migration, observer: Observer, say: Say) -> Report:
     """Moves a VM to another node: replicates, stops it, replicates the rest, promotes it and starts it there.
 
-    Where a step fails before the promotion, the VM stays here and runs again if it ran; OperationFailed, or
-    Interrupted, says on which side it can be started. A move that was cut short after it is finished.
+    Refused where another process writes to its disks. Where a step fails before the promotion, the VM stays
+    here and runs again if it ran; OperationFailed, or Interrupted, says on which side it can be started. A
+    move that was cut short after it is finished.
     """
     name, request = migration.vm, migration.request
     if not (request.dry_run or look_around(context).named(name).is_primary):
@@ -82,6 +84,7 @@ def migrate(context: Context, migration: Migration, observer: Observer, say: Say
         return first
     with hold_power(context, name):
         vm = _own(context, name)
+        refuse_writers(vm, running_now(context, vm))
         ran = _stop(context, vm, migration, say)
         last = _send_the_rest(context, migration, vm, ran, observer, say)
         notes = _hand_over(context, migration, vm, ran, say)
@@ -258,13 +261,13 @@ def _stays(vm: Vm) -> str:
 def _stop(context: Context, vm: Vm, migration: Migration, say: Say) -> bool:
     """Whether it ran."""
     try:
-        return stop_held(context, vm, force=False, limit_s=migration.limit_s)
-    except OperationFailed as error:
+        return stop_held(context, vm.name, force=False, limit_s=migration.limit_s)
+    except StillRuns as error:
         if not migration.force_stop:
             raise OperationFailed(
                 f"{error.message}; {_stays(vm)}", hint=f"hoster vm start {vm.name}, if it did; {error.hint}"
             ) from error
-        return stop_held(context, vm, force=True)
+        return stop_held(context, vm.name, force=True)
     except (KeyboardInterrupt, SystemExit) as interrupt:
         message = f"interrupted; {_stays(vm)}"
         _pass_on(interrupt, message, f"hoster vm start {vm.name}, if it did", say)

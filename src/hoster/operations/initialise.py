@@ -52,7 +52,7 @@ def initialise(zfs: ZfsStore, datasets: Sequence[str], place: Path, hostname: st
     """Checks the node for ``datasets`` and, if all is well and there is none yet, writes hoster.toml into
     ``place``. With no ``datasets`` the existing configuration is checked."""
     existing = _existing()
-    names = tuple(datasets)
+    names = tuple(dict.fromkeys(datasets))
     if existing is not None:
         settings = read_settings(existing)
         hostname = settings.hostname or hostname
@@ -132,7 +132,8 @@ def _check_dataset(zfs: ZfsStore, name: str) -> Check:
     except OperationFailed as error:
         return Check(what, error.message, "look at: zpool status")
     if dataset is None:
-        return Check(what, "it does not exist", f"zfs create -p {name}")
+        remedy = f"zpool import, if its pool is not imported; if it never was there: zfs create -p {name}"
+        return Check(what, "it does not exist", remedy)
     if not dataset.key_loaded:
         return Check(what, "its encryption key is not loaded", f"zfs load-key {name} && zfs mount -a")
     if not dataset.mounted:

@@ -3,17 +3,28 @@
 A VM is the dataset ``<active dataset>/<name>``, exactly, that has hoster's marks or a vm_config.json in it.
 Its local mark ``hoster:role`` says what it is here; where there is none (a VM made by the original tool),
 ``parent_host`` does.
+
+An active dataset that does not exist, such as one in a pool that is not imported, costs only what lies in it:
+the others are looked at, and it is said of that one that it is missing. Where it matters what is in *all* of
+them, :func:`refuse_missing` stops.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from msgspec import Struct, field
 
 from hoster.config.machine_file import MachineFile, read_machine_file
-from hoster.errors import Busy, ConfigurationError, HosterError, OperationFailed
+from hoster.errors import (
+    Busy,
+    ConfigurationError,
+    DatasetMissing,
+    HosterError,
+    OperationFailed,
+    Refused,
+)
 from hoster.host.usage import flush_volumes
 from hoster.model.machines import MachineConfig
 from hoster.model.plan import Outcome, VmReport
@@ -21,26 +32,32 @@ from hoster.model.storage import Dataset, DatasetKind, Role, View
 from hoster.model.vms import Vm
 from hoster.operations.context import Context
 from hoster.planning.swap import is_part_of_a_swap, unfinished
+from hoster.zfs.store import pool_of
 
 CONFIG_NAME = "vm_config.json"
-NO_SUCH_VM = "there is no VM of that name on this node"
+
+_NO_SUCH_VM = "there is no VM of that name on this node"
+_MISSING = "the dataset does not exist (is its pool imported?)"
+_IMPORT = "zpool import"
 
 
 class Unusable(Struct, frozen=True):
     """Looks like a VM and cannot be treated as one; said aloud, so that no VM drops out in silence.
 
-    ``busy``: it is going back at this moment, and will be a VM again when that is done.
+    ``busy``: it is going back at this moment, and will be a VM again when that is done. An active dataset
+    that is missing is said in the same way, under its own name.
     """
 
     name: str
     dataset: str
     problem: str
     busy: bool = False
+    hint: str = ""
 
     @property
     def report(self) -> VmReport:
         """What a command for many VMs says of it."""
-        return VmReport(self.name, Outcome.BUSY if self.busy else Outcome.FAILED, self.problem)
+        return VmReport(self.name, Outcome.BUSY if self.busy else Outcome.FAILED, self.problem, self.hint)
 
 
 class Inventory(Struct, frozen=True):
@@ -54,6 +71,13 @@ class Inventory(Struct, frozen=True):
     mended: Mapping[str, str] = field(default_factory=dict)
     view: View | None = None
     """What it was taken from."""
+    missing: tuple[Unusable, ...] = ()
+    """The active datasets that do not exist: which VMs are in them is not known, and none of them is gone."""
+
+    @property
+    def broken(self) -> tuple[Unusable, ...]:
+        """All that must not drop out in silence: datasets that are missing, and VMs that cannot be used."""
+        return (*self.missing, *self.unusable)
 
     def named(self, name: str) -> Vm:
         """The VM of that name; OperationFailed where there is none, or more than one, Busy while it is going
@@ -71,12 +95,24 @@ class Inventory(Struct, frozen=True):
         if broken:
             raise OperationFailed(f"{name}: {broken[0].problem}")
         if not found:
-            raise OperationFailed(f"{name}: {NO_SUCH_VM}", hint="hoster vm list")
+            absent = self.absent(name)
+            raise OperationFailed(f"{name}: {absent.reason}", hint=absent.remedy or "hoster vm list")
         return found[0]
+
+    def absent(self, name: str) -> VmReport:
+        """What a command for several VMs says of one that is not here."""
+        hint = _IMPORT if self.missing else ""
+        return VmReport(name, Outcome.FAILED, f"{_NO_SUCH_VM}{self.unless_missing}", hint)
+
+    @property
+    def unless_missing(self) -> str:
+        """What to add to "there is none": where there may be one all the same."""
+        return unless_in(self.missing)
 
 
 def take_stock(context: Context, view: View) -> Inventory:
-    """The VMs of this node in ``view``, their configurations read from where they are mounted."""
+    """The VMs of this node in ``view``, their configurations read from where they are mounted. An active
+    dataset that is not in it is missing: a look that sees only a part is an error, and no view."""
     vms: list[Vm] = []
     unusable: list[Unusable] = []
     for dataset in _candidates(view, context.datasets):
@@ -86,7 +122,51 @@ def take_stock(context: Context, view: View) -> Inventory:
             vms.append(found)
         elif found is not None:
             unusable.append(found)
-    return Inventory(tuple(vms), tuple(unusable), view=view)
+    return Inventory(tuple(vms), tuple(unusable), view=view, missing=missing_from(context, view.datasets))
+
+
+def missing_from(context: Context, seen: Container[str]) -> tuple[Unusable, ...]:
+    """The active datasets that are not among those that were seen."""
+    missing = (name for name in context.datasets if name not in seen)
+    return tuple(Unusable(name, name, _MISSING, hint=_IMPORT) for name in missing)
+
+
+def unless_in(missing: Sequence[Unusable]) -> str:
+    """What to add to "there is none" while these datasets are missing."""
+    names = " or ".join(one.dataset for one in missing)
+    return f", unless in {names}, which does not exist (is its pool imported?)" if names else ""
+
+
+def refuse_missing(missing: Sequence[Unusable]) -> None:
+    """Refused where active datasets are missing: for who takes a name, an address or a port that no other VM
+    may have, and for who gives up what another one may need."""
+    if missing:
+        name = missing[0].dataset
+        raise Refused(
+            f"{name} does not exist (is its pool imported?), so what the VMs in it have is not known",
+            hint=f"{_IMPORT}; if it is gone for good, take {name} from datasets in hoster.toml",
+        )
+
+
+def look_here(context: Context) -> View:
+    """Everything in those active datasets that exist; DatasetMissing where none does.
+
+    Which those are is asked only where the look at all of them has failed for one that is missing. They are
+    looked at as strictly then: what fails for any other reason is an error.
+    """
+    try:
+        return context.zfs.look(context.datasets)
+    except DatasetMissing:
+        here = datasets_here(context)
+        if len(here) in {0, len(context.datasets)}:
+            raise
+    return context.zfs.look(here)
+
+
+def datasets_here(context: Context) -> tuple[str, ...]:
+    """The active datasets that exist."""
+    seen = context.zfs.look_at(context.datasets)
+    return tuple(name for name in context.datasets if seen.get(name) is not None)
 
 
 def look_around(context: Context, *, sync: bool = False, mend: bool = True, held: str = "") -> Inventory:
@@ -97,8 +177,8 @@ def look_around(context: Context, *, sync: bool = False, mend: bool = True, held
     """
     if sync:
         flush_volumes(context.datasets)
-        context.zfs.sync(sorted({d.partition("/")[0] for d in context.datasets}))
-    view = context.zfs.look(context.datasets)
+        _sync(context)
+    view = look_here(context)
     if not unfinished(tuple(view.datasets.values())):
         return take_stock(context, view)
     from hoster.operations.history import finish_half_done, half_done, left_half_done
@@ -109,7 +189,7 @@ def look_around(context: Context, *, sync: bool = False, mend: bool = True, held
     done: Mapping[str, str | HosterError]
     if mend:
         done = finish_half_done(context, view, held)
-        view = context.zfs.look(context.datasets)
+        view = look_here(context)
     else:
         done = left_half_done(context, left, held)
     broken = {root: error for root, error in done.items() if isinstance(error, HosterError)}
@@ -120,7 +200,23 @@ def look_around(context: Context, *, sync: bool = False, mend: bool = True, held
         (*(u for u in stock.unusable if u.dataset not in broken), *unusable),
         {root.rpartition("/")[2]: words for root, words in done.items() if isinstance(words, str)},
         view,
+        stock.missing,
     )
+
+
+def _sync(context: Context) -> None:
+    """Syncs the pools of the active datasets; those that are there, where one is missing."""
+    try:
+        context.zfs.sync(_pools(context.datasets))
+    except DatasetMissing:
+        here = datasets_here(context)
+        if not here:
+            raise
+        context.zfs.sync(_pools(here))
+
+
+def _pools(datasets: Sequence[str]) -> list[str]:
+    return sorted({pool_of(dataset) for dataset in datasets})
 
 
 def _half_done(root: str, error: HosterError) -> Unusable:
@@ -130,14 +226,16 @@ def _half_done(root: str, error: HosterError) -> Unusable:
 
 
 def names_with_tag(context: Context, tag: str) -> tuple[str, ...]:
-    """The names of the VMs of this node that have that tag; OperationFailed where none has."""
+    """The names of the VMs of this node that have that tag, and of the datasets that are missing, whose VMs
+    may; OperationFailed where none has."""
     stock = look_around(context)
     found = [vm.name for vm in stock.vms if vm.is_primary and vm.config is not None and tag in vm.config.tags]
     if not found:
         raise OperationFailed(
-            f"no VM of this node has the tag {tag!r}", hint="hoster vm info NAME shows tags"
+            f"no VM of this node has the tag {tag!r}{stock.unless_missing}",
+            hint=_IMPORT if stock.missing else "hoster vm info NAME shows tags",
         )
-    return tuple(found)
+    return (*found, *(one.name for one in stock.missing))
 
 
 def config_path(dataset: Dataset) -> Path | None:

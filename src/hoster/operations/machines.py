@@ -72,7 +72,7 @@ class ListedVm(Struct, frozen=True):
 
 
 class Machines(Struct, frozen=True):
-    """The VMs of this node, and what looks like one and cannot be used."""
+    """The VMs of this node, what looks like one and cannot be used, and the datasets that are missing."""
 
     vms: tuple[ListedVm, ...]
     unusable: tuple[Unusable, ...]
@@ -93,7 +93,7 @@ def machines_in(context: Context, stock: Inventory) -> Machines:
     images = [image_paths(vm) for vm in vms]
     users = openers(path for paths in images for path in paths)
     listed = [_listed(context, hypervisor, vm, _among(users, of)) for vm, of in zip(vms, images, strict=True)]
-    return Machines(tuple(listed), stock.unusable)
+    return Machines(tuple(listed), stock.broken)
 
 
 def _listed(context: Context, hypervisor: Hypervisor | None, vm: Vm, users: tuple[Opener, ...]) -> ListedVm:

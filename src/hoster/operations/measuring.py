@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from msgspec import Struct
 
 from hoster import __version__
-from hoster.errors import ConfigurationError, HosterError, OperationFailed
+from hoster.errors import ConfigurationError, DatasetMissing, HosterError, OperationFailed
 from hoster.model.names import SnapshotType, snapshot_label
 from hoster.model.plan import Outcome
 from hoster.model.storage import Dataset, Role, Snapshot, View
@@ -48,17 +48,12 @@ def measure(context: Context) -> Measured:
     """Looks at this node, and measures all there is."""
     problems: list[str] = []
     stock: Inventory | None = None
-    found: tuple[Pool, ...] = ()
-    scanned: dict[str, str] = {}
     try:
         stock = look_around(context, mend=False)
-        names = {pool_of(dataset) for dataset in context.datasets}
-        found = pools(context.zfs.host, context.runner, names)
-        scanned = scrubs(context.zfs.host, context.runner, names)
     except HosterError as error:
         problems.append(error.message)
     of_runs = _of_runs(context, stock, problems)
-    of_node = [*_pool_samples(found), *_scrub_samples(scanned)]
+    of_node = _of_pools(context, problems)
     if stock is not None:
         of_node += _original_counters(context, stock)
     return Measured(tuple(of_runs), tuple(of_node), tuple(problems))
@@ -78,6 +73,8 @@ def measure_after(context: Context, seen: View | None) -> Measured:
 
 def _of_runs(context: Context, stock: Inventory | None, problems: list[str]) -> list[Sample]:
     journal = Journal(context.settings.state_dir)
+    if stock is not None:
+        problems += [f"{one.dataset}: {one.problem}" for one in stock.missing]
     known: tuple[Remembered, ...] | None = None
     jobs: tuple[JobStanding, ...] = ()
     try:
@@ -87,14 +84,14 @@ def _of_runs(context: Context, stock: Inventory | None, problems: list[str]) -> 
     samples = [
         Sample("hoster_build_info", {"version": __version__}, 1),
         Sample("hoster_measured_timestamp_seconds", {}, time.time()),
-        Sample("hoster_look_success", {}, stock is not None),
+        Sample("hoster_look_success", {}, stock is not None and not stock.missing),
         Sample("hoster_journal_success", {}, known is not None),
     ]
-    by_name = {vm.name: vm for vm in stock.vms} if stock is not None else {}
+    by_name = _by_name(stock) if stock is not None else {}
     for replica in _of_this_node(known or (), stock):
         samples += _replica_samples(context, replica, by_name.get(replica.vm))
     if stock is not None and known is not None:
-        samples += awaited_samples(context, stock.vms, _of_this_node(known, stock))
+        samples += awaited_samples(context, by_name.values(), _of_this_node(known, stock))
     for job in jobs:
         samples += _job_samples(job)
     samples += _marker_samples(context, problems)
@@ -103,16 +100,26 @@ def _of_runs(context: Context, stock: Inventory | None, problems: list[str]) -> 
     return samples
 
 
+def _by_name(stock: Inventory) -> dict[str, Vm]:
+    """The VMs as labels tell them apart: of several of one name, such as one with a replica in another pool
+    here, this node's own."""
+    return {vm.name: vm for vm in sorted(stock.vms, key=lambda vm: vm.is_primary)}
+
+
 def _of_this_node(known: Iterable[Remembered], stock: Inventory | None) -> Iterator[Remembered]:
-    """Those of VMs that are here and are not another node's by now: of a VM that is gone nothing is late."""
+    """Those of VMs that are here and are not another node's by now: of a VM that is gone nothing is late. One
+    that is not seen may be in a dataset that is missing, and is not gone then."""
     if stock is None:
         yield from known
         return
-    ids = {vm.name: vm.dataset.marks.vm_id for vm in stock.vms if vm.role is not Role.SUPERSEDED}
+    here = _by_name(stock).values()
+    names = {vm.name for vm in here}
+    ids = {vm.name: vm.dataset.marks.vm_id for vm in here if vm.role is not Role.SUPERSEDED}
     unusable = {broken.name for broken in stock.unusable}
     for replica in known:
         same = not replica.vm_id or ids.get(replica.vm) in {None, replica.vm_id}
-        if replica.vm in unusable or (replica.vm in ids and same):
+        unseen = bool(stock.missing) and replica.vm not in names
+        if unseen or replica.vm in unusable or (replica.vm in ids and same):
             yield replica
 
 
@@ -168,7 +175,7 @@ def _marker_samples(context: Context, problems: list[str]) -> list[Sample]:
 def _vm_samples(stock: Inventory, known: Sequence[Remembered] | None) -> Iterator[Sample]:
     targets = Counter(one.vm for one in _of_this_node(known or (), stock) if one.newest is not None)
     yield Sample("hoster_vms_unusable", {}, len(stock.unusable))
-    for vm in stock.vms:
+    for vm in _by_name(stock).values():
         labels = {"vm": vm.name}
         what = {"role": vm.role.value, "parent": vm.parent, "production": "yes" if vm.production else "no"}
         yield Sample("hoster_vm_info", {**labels, **what}, 1)
@@ -196,6 +203,22 @@ def by_type(dataset: Dataset) -> dict[str, list[Snapshot]]:
         label = snapshot_label(snapshot.name)
         found.setdefault(_OTHER if label is None else label.stype.value, []).append(snapshot)
     return found
+
+
+def _of_pools(context: Context, problems: list[str]) -> list[Sample]:
+    """Each pool is asked by itself: one that is gone, or cannot be asked, takes away no other's metrics."""
+    host, runner = context.zfs.host, context.runner
+    samples: list[Sample] = []
+    for name in sorted({pool_of(dataset) for dataset in context.datasets}):
+        try:
+            found, scanned = pools(host, runner, [name]), scrubs(host, runner, [name])
+        except HosterError as error:
+            problems.append(error.message)
+            if isinstance(error, DatasetMissing):
+                samples.append(Sample("hoster_pool_healthy", {"pool": name}, 0))
+        else:
+            samples += [*_pool_samples(found), *_scrub_samples(scanned)]
+    return samples
 
 
 def _pool_samples(found: Sequence[Pool]) -> Iterator[Sample]:

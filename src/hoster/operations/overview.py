@@ -12,11 +12,11 @@ from typing import TypeVar
 
 from msgspec import Struct
 
-from hoster.errors import HosterError
+from hoster.errors import DatasetMissing, HosterError
 from hoster.host.facts import machine_facts
 from hoster.hypervisors.resources import memory_available_kib
 from hoster.operations.context import Context
-from hoster.operations.inventory import look_around
+from hoster.operations.inventory import datasets_here, look_around
 from hoster.operations.jobs import jobs_now
 from hoster.operations.machines import ListedVm, Machines, State, machines_in
 from hoster.operations.pool_status import PoolStatus
@@ -103,9 +103,8 @@ def overview(context: Context) -> Overview:
             wrong.append(Wrong(f"{where}{error.strerror or error}", hint))
         return None
 
-    zfs, names = context.zfs, context.datasets
-    openzfs = part(zfs.version, "hoster init") or ""
-    datasets = part(lambda: rooms(zfs.host, context.runner, names), "zfs list") or ()
+    openzfs = part(context.zfs.version, "hoster init") or ""
+    datasets = part(lambda: rooms_here(context), "zfs list") or ()
     stock = part(lambda: look_around(context, mend=False), "hoster vm list")
     machines: Machines | None = None
     status: NodeStatus | None = None
@@ -116,6 +115,18 @@ def overview(context: Context) -> Overview:
     wrong += _wrong(datasets, machines, status)
     wrong += part(lambda: _marked(context), "hoster history") or ()
     return _overview(context, openzfs, datasets, machines, status, jobs, wrong)
+
+
+def rooms_here(context: Context) -> tuple[Room, ...]:
+    """The room of those active datasets that exist; DatasetMissing where none does."""
+    host, runner, names = context.zfs.host, context.runner, context.datasets
+    try:
+        return rooms(host, runner, names)
+    except DatasetMissing:
+        here = datasets_here(context)
+        if len(here) in {0, len(names)}:
+            raise
+    return rooms(host, runner, here)
 
 
 def _overview(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 from msgspec import Struct
 
-from hoster.errors import HosterError, OperationFailed
+from hoster.errors import DatasetMissing, HosterError, OperationFailed
 from hoster.model.space import PoolSample
 from hoster.model.storage import Site
 from hoster.operations.context import Context
@@ -55,14 +55,24 @@ class _SeenPool(Struct, frozen=True):
 
 
 def _own_pools(context: Context, problems: list[str]) -> list[_SeenPool]:
-    names = {pool_of(dataset) for dataset in context.datasets}
-    host, runner = context.zfs.host, context.runner
+    return _own_pools_of(context, {pool_of(dataset) for dataset in context.datasets}, problems)
+
+
+def _own_pools_of(context: Context, names: Set[str], problems: list[str]) -> list[_SeenPool]:
     try:
-        scrubbed = scrubs(host, runner, names)
-        return [_SeenPool(LOCAL, pool, scrubbed.get(pool.name, "")) for pool in pools(host, runner, names)]
+        return _seen_pools(context, names)
     except HosterError as error:
-        problems.append(error.message)
-        return []
+        if not isinstance(error, DatasetMissing) or len(names) == 1:
+            problems.append(error.message)
+            return []
+    # One that is gone takes away none of the others.
+    return [seen for name in sorted(names) for seen in _own_pools_of(context, {name}, problems)]
+
+
+def _seen_pools(context: Context, names: Set[str]) -> list[_SeenPool]:
+    host, runner = context.zfs.host, context.runner
+    scrubbed = scrubs(host, runner, names)
+    return [_SeenPool(LOCAL, pool, scrubbed.get(pool.name, "")) for pool in pools(host, runner, names)]
 
 
 def _far_pools(far: Mapping[Site, Far | Silent]) -> list[_SeenPool]:

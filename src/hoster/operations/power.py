@@ -7,15 +7,18 @@ for callers who hold it over more than that one step.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from hoster.errors import OperationFailed, Refused
+from hoster.host.holders import Holder, written_by_kernel
 from hoster.host.usage import Opener, bhyve_machines, openers
 from hoster.host.volumes import await_devices
 from hoster.hypervisors.registry import has_driver
+from hoster.model.machines import DiskType
 from hoster.model.storage import Role
 from hoster.model.vms import Vm
 from hoster.operations.context import Context
@@ -57,6 +60,23 @@ def users_of(vm: Vm) -> tuple[Opener, ...]:
     return openers(image_paths(vm))
 
 
+def refuse_writers(vm: Vm, running: Running | None = None) -> None:
+    """Refused where another process than ``running``, its own, has a disk of the VM open for writing."""
+    for user in users_of(vm):
+        if user.writes and (running is None or user.pid != running.pid):
+            raise Refused(
+                f"{vm.name}: process {user.pid} ({user.command}) has {user.path} open for writing",
+                hint=f"end it first: ps {user.pid} shows what it is",
+            )
+
+
+def kernel_users_of(guest: Guest, root: Path = Path("/")) -> tuple[Holder, ...]:
+    """What lets this node's kernel write to a disk of the machine: a mount of it, a loop device. ``root`` is
+    where /proc and /sys are looked for."""
+    disks = [str(drive.path) for drive in guest.drives if drive.kind != DiskType.AHCI_CD]
+    return written_by_kernel(disks, disks, root)
+
+
 def hold_power(context: Context, name: str) -> AbstractContextManager[float]:
     """For the block, nobody else starts or stops the VM of that name. Busy if somebody is at it."""
     return context.locks.hold(f"the power switch of {name}", holder=f"hoster, for {name}")
@@ -80,7 +100,7 @@ def stop_vm(context: Context, vm: Vm, *, force: bool, limit_s: float = STOP_LIMI
     ``limit_s`` seconds; with it, its process is killed. Busy where somebody else is starting or stopping it.
     """
     with hold_power(context, vm.name):
-        stop_held(context, vm, force=force, limit_s=limit_s)
+        stop_held(context, vm.name, force=force, limit_s=limit_s)
 
 
 def start_held(context: Context, vm: Vm, asking: Asking = UNATTENDED) -> Started:
@@ -97,13 +117,13 @@ def start_held(context: Context, vm: Vm, asking: Asking = UNATTENDED) -> Started
     return Started(running, (*plan.notes, unlinked) if unlinked else plan.notes)
 
 
-def stop_held(context: Context, vm: Vm, *, force: bool, limit_s: float = STOP_LIMIT_S) -> bool:
-    """:func:`stop_vm` for who holds the power already; whether the VM ran."""
-    return context.hypervisor.stop(reference(context, vm.name), force=force, limit_s=limit_s)
+def stop_held(context: Context, name: str, *, force: bool, limit_s: float = STOP_LIMIT_S) -> bool:
+    """:func:`stop_vm` for who holds the power already, whatever runs by that name; whether anything did."""
+    return context.hypervisor.stop(reference(context, name), force=force, limit_s=limit_s)
 
 
 def start_plan(context: Context, vm: Vm) -> Plan:
-    """How the VM would be started; changes nothing, and fails as :func:`start_vm` would."""
+    """How the VM would be started; changes nothing, asks no other node, else fails as :func:`start_vm`."""
     return _plan(context, vm, _startable(context, vm))
 
 
@@ -143,12 +163,11 @@ def _startable(context: Context, vm: Vm) -> Guest:
             f"{vm.name} is known to bhyve", hint=f"bhyvectl --vm={vm.name} --destroy, if it is not running"
         )
     guest = guest_of(context, vm)
-    for user in users_of(vm):
-        if user.writes:
-            raise Refused(
-                f"{vm.name}: process {user.pid} ({user.command}) has {user.path} open for writing",
-                hint=f"end it first: ps {user.pid} shows what it is",
-            )
+    refuse_writers(vm)
+    for holder in kernel_users_of(guest):
+        mounted = holder.command.removeprefix("a mount at ")
+        ends = f"losetup --detach {mounted}" if mounted == holder.command else f"umount {mounted}"
+        raise Refused(f"{vm.name}: {holder}", hint=ends)
     return guest
 
 

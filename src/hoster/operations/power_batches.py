@@ -27,27 +27,33 @@ def start_all(
 ) -> Report:
     """Starts this node's own VMs, one after the other, with a pause of so many seconds after each.
 
-    What looks like a VM and cannot be used is reported as failed.
+    What looks like a VM and cannot be used is reported as failed, and so is a dataset that is missing.
     """
     stock = look_around(context)
-    reports = [broken.report for broken in stock.unusable]
+    reports = [broken.report for broken in stock.broken]
     for vm in stock.vms:
         if not vm.is_primary or (production_only and not vm.production):
             continue
         if any(report.outcome is Outcome.DONE for report in reports[-1:]):
             time.sleep(pause_s)
-        reports.append(_reported(vm, partial(_start, context, vm, asking)))
+        reports.append(_reported(vm.name, partial(_start, context, vm, asking)))
     return Report(tuple(reports))
 
 
 def stop_all(context: Context, *, force: bool = False, limit_s: float = STOP_LIMIT_S) -> Report:
-    """Stops every VM that runs on this node, whatever its role, several at a time."""
+    """Stops every VM that runs on this node, whatever its role, several at a time; what looks like one and
+    cannot be used, too, and is reported only where it ran. Which VMs are in a dataset that is missing is
+    not known, so that dataset is reported as failed."""
     from concurrent.futures import ThreadPoolExecutor
 
-    vms = look_around(context).vms
+    stock = look_around(context)
+    usable = dict.fromkeys(vm.name for vm in stock.vms)  # a name that two have is one machine
+    names = tuple(dict.fromkeys((*usable, *(broken.name for broken in stock.unusable if not broken.busy))))
     with ThreadPoolExecutor(_AT_ONCE, "stop") as pool:
-        steps = (partial(_stop, context, vm, force=force, limit_s=limit_s) for vm in vms)
-        return Report(tuple(pool.map(_reported, vms, steps)))
+        steps = (partial(_stop, context, name, force=force, limit_s=limit_s) for name in names)
+        reports = tuple(pool.map(_reported, names, steps))
+    told = [r for r in reports if r.vm in usable or r.outcome is not Outcome.UNCHANGED]
+    return Report((*(missing.report for missing in stock.missing), *told))
 
 
 def _start(context: Context, vm: Vm, asking: Asking) -> VmReport:
@@ -59,19 +65,19 @@ def _start(context: Context, vm: Vm, asking: Asking) -> VmReport:
     return VmReport(vm.name, Outcome.DONE, f"started, as process {started.running.pid}", notes=started.notes)
 
 
-def _stop(context: Context, vm: Vm, *, force: bool, limit_s: float) -> VmReport:
-    with hold_power(context, vm.name):
-        if stop_held(context, vm, force=force, limit_s=limit_s):
-            return VmReport(vm.name, Outcome.DONE, "stopped")
-    return VmReport(vm.name, Outcome.UNCHANGED, "it does not run")
+def _stop(context: Context, name: str, *, force: bool, limit_s: float) -> VmReport:
+    with hold_power(context, name):
+        if stop_held(context, name, force=force, limit_s=limit_s):
+            return VmReport(name, Outcome.DONE, "stopped")
+    return VmReport(name, Outcome.UNCHANGED, "it does not run")
 
 
-def _reported(vm: Vm, step: Callable[[], VmReport]) -> VmReport:
+def _reported(name: str, step: Callable[[], VmReport]) -> VmReport:
     try:
         return step()
     except Refused as refused:
-        return VmReport(vm.name, Outcome.REFUSED, refused.message, refused.hint)
+        return VmReport(name, Outcome.REFUSED, refused.message, refused.hint)
     except Busy as busy:
-        return VmReport(vm.name, Outcome.BUSY, busy.message, busy.hint)
+        return VmReport(name, Outcome.BUSY, busy.message, busy.hint)
     except HosterError as error:
-        return VmReport(vm.name, Outcome.FAILED, error.message, error.hint)
+        return VmReport(name, Outcome.FAILED, error.message, error.hint)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from hoster.errors import ExitCode, HosterError
+from hoster.errors import ExitCode, HosterError, OperationFailed
 from hoster.host.origin import own_origin
 from hoster.model.plan import Outcome, Report, VmReport
 from hoster.operations.context import Context
@@ -75,6 +75,9 @@ def recorded(context: Context, run: Run, warn: Warn, *, dry_run: bool = False) -
     except HosterError as error:
         code, reason, hint = error.exit_code, error.message, error.hint
         raise
+    except BrokenPipeError as error:
+        code, reason = ExitCode.FAILED, "ended in the middle: nobody reads any more what it says"
+        raise OperationFailed(reason) from error
     except SystemExit:
         code, reason = _BY_SIGNAL + signal.SIGTERM, "ended by a signal"
         raise
@@ -128,8 +131,7 @@ class Progress:
     def begin(self, sizes: Mapping[str, int]) -> None:
         self._phases = {vm: Phase(vm, size) for vm, size in sizes.items()}
         self.show()
-        if self.observer is not None:
-            self.observer.begin(sizes)
+        self._tell(lambda observer: observer.begin(sizes))
 
     def advance(self, vm: str, amount: int) -> None:
         with self._lock:
@@ -137,15 +139,13 @@ class Progress:
             self._phases[vm] = replace(phase, sent_bytes=phase.sent_bytes + amount)
             if time.monotonic() - self._written >= _EVERY_S:
                 self._write()
-        if self.observer is not None:
-            self.observer.advance(vm, amount)
+        self._tell(lambda observer: observer.advance(vm, amount))
 
     def finish(self, report: VmReport) -> None:
         with self._lock:
             phase = self._phases.get(report.vm, Phase(report.vm, 0))
             self._phases[report.vm] = replace(phase, outcome=report.outcome.value)
-        if self.observer is not None:
-            self.observer.finish(report)
+        self._tell(lambda observer: observer.finish(report))
 
     def show(self) -> None:
         """Writes the state as it is now."""
@@ -155,6 +155,14 @@ class Progress:
     def end(self) -> None:
         """The job runs no more."""
         remove_state(self._folder, self._state)
+
+    def _tell(self, what: Callable[[Observer], None]) -> None:
+        """Where it cannot be shown (the terminal is gone, the disk of a log is full), it is shown no more."""
+        if self.observer is not None:
+            try:
+                what(self.observer)
+            except OSError:
+                self.observer = None
 
     def _write(self) -> None:
         self._written = time.monotonic()

@@ -118,7 +118,7 @@ def replicate(context: Context, request: ReplicationRequest, observer: Observer)
 
 def _choose(stock: Inventory, request: ReplicationRequest) -> tuple[list[Vm], list[VmReport]]:
     """The VMs asked for, and reports on those that cannot be used at all."""
-    broken = {u.name: u.report for u in stock.unusable}
+    broken = {u.name: u.report for u in stock.broken}
     own = {vm.name for vm in stock.vms if vm.role is Role.PRIMARY}
     wanted = [
         vm
@@ -132,7 +132,7 @@ def _choose(stock: Inventory, request: ReplicationRequest) -> tuple[list[Vm], li
     if request.names is not None:
         by_name = {vm.name: vm for vm in wanted if vm.name not in twice}
         unknown = [n for n in request.names if n not in by_name and n not in broken]
-        reports = [VmReport(n, Outcome.FAILED, "there is no VM of that name on this node") for n in unknown]
+        reports = [stock.absent(n) for n in unknown]
         reports += [broken[n] for n in request.names if n in broken]
         return [by_name[n] for n in dict.fromkeys(request.names) if n in by_name], reports
     chosen = [

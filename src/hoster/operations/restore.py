@@ -20,6 +20,7 @@ from hoster.model.storage import Dataset, Epoch, Marks, Mode, Role, Site, Snapsh
 from hoster.operations.context import Context
 from hoster.operations.history import hold_history
 from hoster.operations.identity import origin_of, properties_of
+from hoster.operations.inventory import missing_from, refuse_missing
 from hoster.operations.opening import AskForKey
 from hoster.operations.request import Observer
 from hoster.operations.takeover import TakeoverRequest, take_over
@@ -77,15 +78,17 @@ def restore(context: Context, request: RestoreRequest, observer: Observer, ask_f
         begun = _begun(context, request, here, marks)
         if begun is not None:
             steps = _steps(versions, root.name, here, begun)
+            left_out = "" if request.snapshot is None else _left_out(copy, versions, there.node)
             notes = [f"{there.node} has it up to {versions[0][1].name}"]
             if request.dry_run:
+                notes += [left_out] if left_out else []
                 sent = tuple(f"{s.through.full_name} into {s.target}" for s, _ in steps)
                 return Report((VmReport(request.name, Outcome.PLANNED, sent=sent, notes=tuple(notes)),), True)
             received = _receive(context, there, request, marks, steps, observer)
             _verify(context, versions, root.name, here, marks)
     if begun is None:
         return _finish_earlier(context, request, here, ask_for_key)
-    notes += _become_own(context, request.name, ask_for_key)
+    notes += _become_own(context, request.name, ask_for_key, left_out)
     return _report(request.name, steps, received, notes)
 
 
@@ -118,16 +121,20 @@ def _verify(
     context.zfs.mark([SnapshotMark(s, "hoster:from", sent_by) for s in arrived if s is not None])
 
 
-def _become_own(context: Context, name: str, ask_for_key: AskForKey) -> Sequence[str]:
+def _become_own(context: Context, name: str, ask_for_key: AskForKey, left_out: str) -> Sequence[str]:
     """What became of the takeover: where something speaks against it, the copy stays a replica."""
-    try:
-        taken = take_over(context, TakeoverRequest(name), ask_for_key, lambda _evidence: False).vms[0]
-        against = taken.reason if taken.outcome is Outcome.REFUSED else ""
-    except Refused as error:
-        against = error.message
+    against = left_out
+    became: list[str] = []
+    if not against:
+        try:
+            taken = take_over(context, TakeoverRequest(name), ask_for_key, lambda _evidence: False).vms[0]
+            against = taken.reason if taken.outcome is Outcome.REFUSED else ""
+            became = [*taken.done, *taken.notes]
+        except Refused as error:
+            against = error.message
     if against:
         return [f"it stays a replica here: {against}", f"to run it here: hoster change parent --vm {name}"]
-    return [*taken.done, *taken.notes]
+    return became
 
 
 def _copy_there(context: Context, there: ZfsStore, request: RestoreRequest) -> tuple[Dataset, ...]:
@@ -160,6 +167,14 @@ def _versions(copy: Sequence[Dataset], wanted: str | None, node: str) -> tuple[t
     return tuple(found)
 
 
+def _left_out(copy: Sequence[Dataset], versions: Sequence[tuple[Dataset, Snapshot]], node: str) -> str:
+    """The VM's datasets that have no such version, in words: disks that were added later, or were not in a
+    snapshot that somebody took."""
+    left = [dataset.name for dataset in copy if all(dataset is not one for one, _ in versions)]
+    short = versions[0][1].name
+    return "; ".join(f"{name} on {node} has no snapshot {short}, and is left out" for name in left)
+
+
 def _marks(
     context: Context, request: RestoreRequest, root: Dataset, version: Snapshot, there: ZfsStore
 ) -> Marks:
@@ -175,7 +190,22 @@ def _marks(
 
 
 def _begun(context: Context, request: RestoreRequest, here: str, marks: Marks) -> dict[str, Dataset] | None:
-    """What an earlier call has brought already; None where that is all of it, and the VM is primary here."""
+    """What an earlier call has brought already; None where that is all of it, and the VM is primary here.
+
+    Refused where anything else has its name, in whatever active dataset, since a name that two have is
+    nobody's; where the VM itself is here under another name; and where an active dataset is missing, in which
+    either may be.
+    """
+    beside = context.zfs.look_beside(context.datasets)
+    refuse_missing(missing_from(context, beside.datasets))
+    for dataset in beside.datasets.values():
+        parent, _, name = dataset.name.rpartition("/")
+        if dataset.name == here or parent not in context.datasets:
+            continue
+        if name == request.name:
+            raise _exists(request, dataset.name)
+        if dataset.marks.vm_id == marks.vm_id and dataset.marks.role is not Role.BRANCH:
+            raise Refused(f"{dataset.name} is that VM, by its hoster:id", hint=_as_another(request))
     seen = context.zfs.look_for([here])
     root = seen.get(here)
     if root is None:
@@ -186,7 +216,11 @@ def _begun(context: Context, request: RestoreRequest, here: str, marks: Marks) -
 
 
 def _exists(request: RestoreRequest, here: str) -> Refused:
-    return Refused(f"{here} exists already", hint=f"hoster vm restore {request.vm} --from NODE --as ANOTHER")
+    return Refused(f"{here} exists already", hint=_as_another(request))
+
+
+def _as_another(request: RestoreRequest) -> str:
+    return f"hoster vm restore {request.vm} --from {request.source.endpoint} --as ANOTHER"
 
 
 def _steps(

@@ -95,7 +95,8 @@ def chosen_by(context: Context, stock: Inventory, job: ScheduledJob) -> Chosen:
     """The VMs that a job takes of those on this node.
 
     Replicas are left out, also where they are named. What is named and not here is among them, and what
-    looks like a VM and cannot be read may be a production one: their runs will say so.
+    looks like a VM and cannot be read may be a production one, as may be those in a dataset that is missing:
+    their runs will say so.
     """
     selection, schedules = job.schedule.selection, context.settings.schedules
     roles = {Role.PRIMARY, Role.SUPERSEDED} if is_replication(job) else {Role.PRIMARY}
@@ -111,6 +112,8 @@ def chosen_by(context: Context, stock: Inventory, job: ScheduledJob) -> Chosen:
     here = {vm.name for vm in stock.vms}
     names += [one.name for one in stock.unusable if selection.production or one.name in selection.vms]
     names += [name for name in selection.vms if name not in here and name not in names]
+    if selection.production or selection.tags:
+        names += [one.name for one in stock.missing]
     return Chosen(tuple(sorted(names)), left_to)
 
 

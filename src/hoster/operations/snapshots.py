@@ -9,7 +9,7 @@ from itertools import groupby
 from msgspec import Struct
 from msgspec.structs import replace
 
-from hoster.errors import Busy, OperationFailed, Refused
+from hoster.errors import Busy, HosterError, OperationFailed, Refused
 from hoster.host.usage import flush_volumes
 from hoster.model.anchors import anchor_target, needed_by_targets
 from hoster.model.names import SnapshotType
@@ -18,10 +18,12 @@ from hoster.model.storage import Role, Snapshot
 from hoster.model.vms import Vm
 from hoster.operations.context import Context
 from hoster.operations.history import hold_history
-from hoster.operations.inventory import NO_SUCH_VM, look_around
+from hoster.operations.inventory import Inventory, look_around
 from hoster.operations.taking import SNAPSHOTS_LOCK, SNAPSHOTS_WAIT_S, snapshot_steps, take
 from hoster.planning.retention import Kept, needed_by_copies, plan_retention
 from hoster.planning.snapshots import written_since
+from hoster.zfs.programs import Answer
+from hoster.zfs.store import pool_of
 
 _MOST_NAMED = 5
 
@@ -78,7 +80,8 @@ def snapshot_all(
         return report
     from hoster.operations.branches import expire_branches
 
-    expired = expire_branches(context, dry_run=request.dry_run).vms
+    # That a dataset is missing was said where it matters for these VMs.
+    expired = expire_branches(context, dry_run=request.dry_run, say_missing=False).vms
     return replace(report, vms=(*report.vms, *(_stays(vm) for vm in expired)))
 
 
@@ -105,12 +108,12 @@ def _snapshot_all(
         stock = look_around(context, sync=True, mend=not request.dry_run)
         chosen = [vm for vm in stock.vms if vm.is_primary and (vm.production or not production_only)]
         work: list[_Work] = []
-        others = [u.report for u in stock.unusable]
+        others = [u.report for u in stock.broken]
         if names is not None:
             chosen = [vm for vm in chosen if vm.name in names]
             others = [vm for vm in others if vm.vm in names]
             known = {vm.name for vm in stock.vms} | {vm.vm for vm in others}
-            others += [VmReport(n, Outcome.FAILED, NO_SUCH_VM) for n in sorted({*names} - known)]
+            others += [stock.absent(name) for name in sorted({*names} - known)]
         for vm in chosen:
             reason = "asked for" if always else _why(vm, request.stype)
             if reason:
@@ -160,9 +163,8 @@ class ListedSnapshot(Struct, frozen=True):
     needed: bool
 
 
-def list_snapshots(context: Context, name: str | None = None) -> tuple[ListedSnapshot, ...]:
+def list_snapshots(stock: Inventory, name: str | None = None) -> tuple[ListedSnapshot, ...]:
     """The snapshots of one VM, or of every VM here, replicas included; by createtxg within a dataset."""
-    stock = look_around(context)
     vms = stock.vms if name is None else (stock.named(name),)
     return tuple(
         ListedSnapshot(vm.name, snapshot, snapshot.guid in needed)
@@ -207,25 +209,46 @@ def _run(
     if request.dry_run:
         return _sorted([_planned(w) for w in work], others, dry_run=True)
     properties = {"hoster:sdescription": request.description} if request.description else {}
-    taken = take(context.zfs, {w.vm.name: w.takes for w in work}, properties)
-    done = [w for w in work if w.vm.name in taken.steps]
-    victims = [step for w in done for step in w.destroys]
-    answers = {a.name: a for a in context.zfs.destroy([step.victim for step in victims])}
-    reports = [VmReport(vm, Outcome.FAILED, e.message, e.hint) for vm, e in taken.failures.items()]
+    # By its dataset: in two active datasets there may be two VMs of one name.
+    taken = take(context.zfs, {w.vm.dataset.name: w.takes for w in work}, properties)
+    done = [w for w in work if w.vm.dataset.name in taken.steps]
+    answers, unpruned = _destroyed(context, [step.victim for w in done for step in w.destroys])
+    names = {w.vm.dataset.name: w.vm.name for w in work}
+    reports = [VmReport(names[d], Outcome.FAILED, e.message, e.hint) for d, e in taken.failures.items()]
     for w in done:
-        gone = [s for s in w.destroys if answers[s.victim.full_name].done]
-        stayed = [a for s in w.destroys if not (a := answers[s.victim.full_name]).done]
+        known = [(step, answers[name]) for step in w.destroys if (name := step.victim.full_name) in answers]
+        error = unpruned.get(w.vm.dataset.pool) if len(known) < len(w.destroys) else None
+        failed = error and f"its snapshot was taken, but older ones could not be destroyed: {error.message}"
         reports.append(
             VmReport(
                 w.vm.name,
-                Outcome.DONE,
-                w.takes[0].reason,
-                taken=tuple(step.full_name for step in taken.steps[w.vm.name]),
-                destroyed=tuple(Destroyed("local", s.victim.full_name, s.reason) for s in gone),
-                notes=(*w.notes, *(f"kept {a.name}: {a.explained}" for a in stayed)),
+                Outcome.FAILED if failed else Outcome.DONE,
+                failed or w.takes[0].reason,
+                error.hint if error else "",
+                taken=tuple(step.full_name for step in taken.steps[w.vm.dataset.name]),
+                destroyed=tuple(
+                    Destroyed("local", s.victim.full_name, s.reason) for s, answer in known if answer.done
+                ),
+                notes=(*w.notes, *(f"kept {a.name}: {a.explained}" for _, a in known if not a.done)),
             )
         )
     return _sorted(reports, others, dry_run=False)
+
+
+def _destroyed(
+    context: Context, victims: Sequence[Snapshot]
+) -> tuple[dict[str, Answer], dict[str, HosterError]]:
+    """What became of each, by its name; and what went wrong, by the pool in which some have no answer."""
+    answers: dict[str, Answer] = {}
+    errors: dict[str, HosterError] = {}
+    for pool in dict.fromkeys(pool_of(victim.dataset) for victim in victims):
+        try:
+            found = context.zfs.destroy([victim for victim in victims if pool_of(victim.dataset) == pool])
+        except HosterError as error:
+            errors[pool] = error
+        else:
+            answers |= {answer.name: answer for answer in found}
+    return answers, errors
 
 
 def _planned(work: _Work) -> VmReport:

@@ -13,7 +13,7 @@ from hoster.model.space import PoolSample
 from hoster.operations.context import Context
 from hoster.planning.refusals import LOCAL
 from hoster.records.journal import Journal
-from hoster.zfs.pools import Pool, pools
+from hoster.zfs.pools import Pool, imported
 from hoster.zfs.store import ZfsStore, pool_of
 
 EVERY_S = 1800.0
@@ -27,7 +27,7 @@ def room_now(context: Context, node: str, zfs: ZfsStore, datasets: Iterable[str]
         noted = Journal(context.settings.state_dir).sampled_at()
         names = {pool_of(dataset) for dataset in datasets}
         due = [name for name in names if not 0 <= now - noted.get((node, name), 0.0) < EVERY_S]
-        return samples_of(node, pools(zfs.host, context.runner, due), now)
+        return samples_of(node, imported(zfs.host, context.runner, due), now)
     except HosterError:
         return ()
 

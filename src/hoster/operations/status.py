@@ -115,15 +115,15 @@ def remembered_status(context: Context, stock: Inventory) -> NodeStatus:
 def _status(context: Context, stock: Inventory, look: _Look) -> NodeStatus:
     problems: list[str] = []
     known = _remembered(context, problems)
-    sites = {vm.name: _sites(context, vm, known) for vm in stock.vms}
+    sites = {vm.dataset.name: _sites(context, vm, known) for vm in stock.vms}
     far = look([site for of_vm in sites.values() for site in of_vm])
     now = time.time()
-    found = [_vm(context, stock, vm, sites[vm.name], far, known, now) for vm in stock.vms]
+    found = [_vm(context, stock, vm, sites[vm.dataset.name], far, known, now) for vm in stock.vms]
     around = pools_around(context, far, now, problems)
-    broken = [f"{one.name}: {one.problem}" for one in stock.unusable]
+    broken = [f"{one.name}: {one.problem}" for one in stock.broken]
     judged = [Judgement(_verdict(one.verdict)) for one in found]
     judged += [Judgement(_verdict(one.verdict)) for one in around]
-    judged += [Judgement(Verdict.WARNING if one.busy else Verdict.CRITICAL) for one in stock.unusable]
+    judged += [Judgement(Verdict.WARNING if one.busy else Verdict.CRITICAL) for one in stock.broken]
     judged += [Judgement(Verdict.WARNING) for _ in problems]
     return NodeStatus(
         context.hostname,

@@ -31,6 +31,7 @@ from hoster.planning.swap import (
     taking_back,
     unfinished,
 )
+from hoster.zfs.programs import Telling
 from hoster.zfs.store import ZfsStore
 
 _RESERVATIONS = ("reservation", "refreservation")
@@ -63,8 +64,9 @@ def swap(
     """Lets the datasets of ``root`` go back to the ``wanted`` versions; the name of the branch with the rest.
 
     Descendants that are not among ``wanted`` become part of the branch. OperationFailed, with everything as
-    it was or with the intent in place, where a step fails; Refused, with everything as it was, where a
-    mounted filesystem cannot be unmounted.
+    it was or with the intent in place, where a step fails, or where the VM's own dataset is not of the role
+    and the epoch any more that were seen; Refused, with everything as it was, where a mounted filesystem
+    cannot be unmounted.
     """
     _intend(zfs, root, stamp, wanted, in_place=False)
     _begin(zfs, root, stamp, reopen)
@@ -100,10 +102,11 @@ def restore(
     """
     _anchor(zfs, anchors)
     local = zfs.local_properties([dataset.name for dataset in vm])
-    for dataset in sorted(vm, key=lambda d: d.name, reverse=True):
+    intents = []
+    for dataset in vm:
         canmount = local[dataset.name].get("canmount", "-")
-        intent = Intent(stamp, 0, canmount, root, mounted=dataset.mounted, restores=branch)
-        zfs.set_properties({"hoster:swap": str(intent)}, [dataset.name])
+        intents.append((dataset, Intent(stamp, 0, canmount, root, mounted=dataset.mounted, restores=branch)))
+    _write_down(zfs, root, intents)
     _begin(zfs, root, stamp, reopen)
     return branch_name(root, stamp)
 
@@ -157,11 +160,27 @@ def _intend(
 ) -> None:
     _anchor(zfs, [anchor for dataset, version in wanted for anchor in parting_anchors(dataset, version)])
     local = zfs.local_properties([dataset.name for dataset, _ in wanted])
-    # The VM's own dataset last: without an intent on that one, the others count for nothing.
-    for dataset, version in sorted(wanted, key=lambda item: item[0].name, reverse=True):
+    intents = []
+    for dataset, version in wanted:
         canmount = local[dataset.name].get("canmount", "-")
         intent = Intent(stamp, version.guid, canmount, root, mounted=dataset.mounted, in_place=in_place)
-        zfs.set_properties({"hoster:swap": str(intent)}, [dataset.name])
+        intents.append((dataset, intent))
+    _write_down(zfs, root, intents)
+
+
+def _write_down(zfs: ZfsStore, root: str, intents: Sequence[tuple[Dataset, Intent]]) -> None:
+    """The VM's own dataset last, and only as what it was seen as: without an intent on that one, the others
+    count for nothing."""
+    for dataset, intent in sorted(intents, key=lambda item: item[0].name, reverse=True):
+        value = {"hoster:swap": str(intent)}
+        if dataset.name != root:
+            zfs.set_properties(value, [dataset.name])
+            continue
+        (answer,) = zfs.tell([Telling(dataset, value)])
+        if not answer.done:
+            for name in (other.name for other, _ in intents if other.name != root):
+                zfs.inherit("hoster:swap", [name])
+            raise OperationFailed(f"{root} on {zfs.node} was not changed: {answer.explained}")
 
 
 def _anchor(zfs: ZfsStore, anchors: Sequence[Anchor]) -> None:

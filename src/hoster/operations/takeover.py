@@ -19,7 +19,7 @@ from hoster.host.usage import bhyve_machines
 from hoster.model.plan import Ground, Outcome, Refusal, Report, VmReport
 from hoster.model.storage import Epoch, Marks, Role
 from hoster.model.vms import Vm
-from hoster.operations.arriving import end_arrivals
+from hoster.operations.arriving import end_arrivals, finish_parting
 from hoster.operations.context import Context
 from hoster.operations.history import hold_history
 from hoster.operations.identity import properties_of
@@ -56,17 +56,23 @@ def take_over(context: Context, request: TakeoverRequest, ask_for_key: AskForKey
     """
     holder = f"hoster, which makes {request.vm} this node's own VM"
     with hold_power(context, request.vm), hold_history(context, request.vm, holder):
-        vm = look_around(context, sync=True).named(request.vm)
+        stock = look_around(context, sync=True, held=request.vm)
+        there = stock.view.datasets if stock.view is not None else {}
+        if parted := finish_parting(context, request.vm, there, dry_run=request.dry_run):
+            if request.dry_run:
+                return Report((VmReport(request.vm, Outcome.PLANNED, done=tuple(parted)),), dry_run=True)
+            stock = look_around(context, sync=True, held=request.vm)
+        vm = stock.named(request.vm)
         if request.identity not in {None, vm.dataset.marks.vm_id}:
             return _refused(another_vm(vm, request.identity))
         witnesses, silent = ask(context, vm.dataset.marks)
-        notes = [f"{one.node} could not be asked: {one.reason}" for one in silent]
+        notes = [*parted, *(f"{one.node} could not be asked: {one.reason}" for one in silent)]
         if vm.is_primary and not _is_overtaken(vm, witnesses):
             return _finish_only(context, vm, witnesses, request.dry_run)
         ended = end_arrivals(context, vm, witnesses, dry_run=request.dry_run)
         if ended:
             notes += ended
-            vm = look_around(context, sync=True).named(request.vm)
+            vm = look_around(context, sync=True, held=request.vm).named(request.vm)
         plan = plan_takeover(vm.name, vm.everything, context.hostname, witnesses, request.handed_over)
         if isinstance(plan, Refusal):
             return _refused(plan)
@@ -148,14 +154,14 @@ def _is_overtaken(vm: Vm, witnesses: Sequence[Witness]) -> bool:
 def _tell(context: Context, witnesses: Sequence[Witness], epoch: Epoch) -> tuple[list[str], list[str]]:
     """Tells the other replicas, so that the old host is refused there as well: who knows now, and who does
     not."""
-    others = [
-        witness.site
+    others = {
+        witness.site: witness.datasets[0]
         for witness in witnesses
         if witness.site is not None
         and witness.datasets
         and witness.datasets[0].marks.role is Role.REPLICA
         and standing(witness.epoch, epoch) is Standing.SUPERSEDED
-    ]
+    }
     problems = tell(context, others, {"hoster:epoch": str(epoch), "hoster:parent": context.hostname})
     told = [f"told {site.endpoint}" for site in others if site not in problems]
     return told, [f"{site.endpoint} could not be told: {why}" for site, why in problems.items()]

@@ -23,7 +23,7 @@ from hoster.zfs.batches import in_commands
 from hoster.zfs.store import ZfsStore, pool_of
 
 Steps = Mapping[str, Sequence[TakeSnapshot]]
-"""The snapshots to take of each VM, by its name."""
+"""The snapshots to take of each VM, by a word that is its own: its name where that is, else its dataset."""
 
 SNAPSHOTS_LOCK = "the taking of snapshots on this node"
 SNAPSHOTS_WAIT_S = 60.0

@@ -5,7 +5,7 @@ Costs nothing while nothing changes: what both ends have is in the listings that
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
@@ -21,7 +21,8 @@ from hoster.operations.power import running_now
 from hoster.operations.request import ReplicationRequest
 from hoster.planning.refusals import LOCAL
 from hoster.planning.succession import Standing, standing
-from hoster.zfs.store import ZfsStore
+from hoster.zfs.programs import Telling
+from hoster.zfs.store import ZfsStore, missing
 
 
 def sites_with(vm: Vm, request: ReplicationRequest, target: str) -> tuple[Site, ...]:
@@ -102,33 +103,48 @@ def _demoted(job: Job) -> list[str]:
 
 
 def _tell_replicas(target: ZfsStore, jobs: Sequence[Job]) -> None:
-    """Looks at them once more, right before: what was promoted meanwhile is told nothing."""
+    """Looks at them once more, right before; each is told only if it is still what was seen then."""
     if not jobs:
         return
-    roots = [job.passages[0].target for job in jobs]
     try:
-        now = target.look_at(roots)
+        seen = target.look_at([job.passages[0].target for job in jobs])
     except HosterError as error:
         for job in jobs:
             job.fail(error)
         return
-    for job, root in zip(jobs, roots, strict=True):
-        try:
-            _tell_replica(target, job, now.get(root))
-        except HosterError as error:
+    behind: dict[str, tuple[Job, Telling]] = {}
+    for job in jobs:
+        root = job.passages[0].target
+        replica = seen.get(root)
+        if replica is None:
+            job.fail(missing(target.node, root))
+        elif (promoted := promotion(target, job, replica)) is not None:
+            job.fail(promoted)
+        elif _is_behind(replica, job.told):
+            told = Marks(epoch=job.told.epoch, parent=job.told.parent, sites=job.told.sites)
+            behind[root] = job, Telling(replica, properties_of(told))
+    _tell(target, behind)
+    for job in jobs:
+        if job.complete and (demoted := _demoted(job)):
+            try:
+                target.inherit("hoster:demoted", demoted)
+            except HosterError as error:
+                job.fail(error)
+
+
+def _tell(target: ZfsStore, behind: Mapping[str, tuple[Job, Telling]]) -> None:
+    try:
+        answers = {a.name: a for a in target.tell([telling for _, telling in behind.values()])}
+    except HosterError as error:
+        for job, _ in behind.values():
             job.fail(error)
-
-
-def _tell_replica(target: ZfsStore, job: Job, replica: Dataset | None) -> None:
-    root = job.passages[0]
-    promoted = promotion(target, job, replica)
-    if promoted is not None:
-        raise promoted
-    if demoted := _demoted(job):
-        target.inherit("hoster:demoted", demoted)
-    if root.replica is not None and _is_behind(root.replica, job.told):
-        told = Marks(epoch=job.told.epoch, parent=job.told.parent, sites=job.told.sites)
-        target.set_properties(properties_of(told), [root.target])
+        return
+    for name, (job, _) in behind.items():
+        if answers[name].promoted:
+            job.fail(_promoted(f"{name} on {target.node}"))
+        elif not answers[name].done:
+            why = answers[name].explained
+            job.fail(OperationFailed(f"{name} on {target.node} could not be told of the other copies: {why}"))
 
 
 def promotion(target: ZfsStore, job: Job, replica: Dataset | None) -> OperationFailed | None:
@@ -142,9 +158,15 @@ def promotion(target: ZfsStore, job: Job, replica: Dataset | None) -> OperationF
         as_judged or standing(job.told.epoch, marks.epoch) is Standing.CURRENT
     ):
         return None
+    return _promoted(
+        f"{replica.name} on {target.node}",
+        f": it is of epoch {marks.epoch} now, this copy of {job.told.epoch}",
+    )
+
+
+def _promoted(copy: str, more: str = "") -> OperationFailed:
     return OperationFailed(
-        f"{replica.name} on {target.node} was promoted, or told of a promotion, while this ran: it is of"
-        f" epoch {marks.epoch} now, this copy of {job.told.epoch}",
+        f"{copy} was promoted, or told of a promotion, while this ran{more}",
         hint="run it again: it says who has taken the VM over",
     )
 

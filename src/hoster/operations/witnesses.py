@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from hoster.model.names import endpoint
 from hoster.model.storage import Dataset, Marks, Role, Site, View
 from hoster.operations.context import Context
 from hoster.planning.succession import Witness
+from hoster.zfs.programs import Telling
 from hoster.zfs.store import ZfsStore
 
 _AT_ONCE = 8
@@ -47,15 +48,19 @@ def ssh_options(context: Context, site: Site) -> SshOptions:
     return SshOptions(endpoint(site.endpoint), site.port, key, context.settings.replication.connect_timeout_s)
 
 
-def tell(context: Context, sites: Sequence[Site], properties: Mapping[str, str]) -> dict[Site, str]:
-    """Sets properties on the copies of a VM elsewhere; those that could not be told, and why."""
+def tell(context: Context, replicas: Mapping[Site, Dataset], values: Mapping[str, str]) -> dict[Site, str]:
+    """Sets properties on the replicas of a VM elsewhere, if they still are as they were seen; those that
+    could not be told, and why."""
     problems: dict[Site, str] = {}
-    for site in sites:
+    for site, replica in replicas.items():
         try:
             with context.reach(ssh_options(context, site)) as connection:
-                connection().set_properties(properties, [site.dataset])
+                (answer,) = connection().tell([Telling(replica, values)])
         except HosterError as error:
             problems[site] = error.message
+        else:
+            if not answer.done:
+                problems[site] = answer.explained
     return problems
 
 

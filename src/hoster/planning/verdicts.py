@@ -24,6 +24,10 @@ FULL_SOON_CRITICAL_S = 3 * 86_400.0
 """How long a pool will last at its present rate when a person should know, and when it is urgent."""
 
 
+CLOCKS_APART_S = 86_400.0
+"""By how much the clocks of nodes may differ before data seem to come from the future."""
+
+
 class Verdict(IntEnum):
     """How bad something is; the numbers are what monitoring plugins exit with."""
 
@@ -73,6 +77,11 @@ def judge_replica(facts: ReplicaFacts, now: float) -> Judgement:
     if facts.data_at is None:
         missing = "what was there is gone" if facts.had_some else "nothing has arrived yet"
         return Judgement(Verdict.CRITICAL, f"{missing}{failed}")
+    if facts.data_at > now + CLOCKS_APART_S:
+        ahead = (
+            f"the data there are of a time {duration(facts.data_at - now)} ahead: their age cannot be told"
+        )
+        return Judgement(Verdict.WARNING, f"{ahead}{failed}")
     if now > late_at(facts.data_at, facts.promise_s, facts.windows):
         far_too_late = now > late_at(facts.data_at, 2 * facts.promise_s, facts.windows)
         verdict = Verdict.CRITICAL if far_too_late else Verdict.WARNING

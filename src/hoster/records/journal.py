@@ -122,6 +122,8 @@ class Journal:
         that format."""
         import sqlite3
 
+        if "limit" in values:  # no more than that is ever kept, and SQLite takes no number that is longer
+            values = {**values, "limit": min(values["limit"], tables.KEEP_VM_RUNS)}
         if not self.path.exists():
             return []
         try:

@@ -45,7 +45,7 @@ _JOB = ("name", "kind")
 METRICS = (
     Metric("hoster_build_info", ("version",), "1; the release of hoster that measured."),
     Metric("hoster_measured_timestamp_seconds", (), "When these metrics were put together."),
-    Metric("hoster_look_success", (), "1 if this node's ZFS could be looked at, else 0."),
+    Metric("hoster_look_success", (), "1 if this node's ZFS could be looked at, all of it, else 0."),
     Metric("hoster_journal_success", (), "1 if the journal of runs could be read, else 0."),
     Metric(
         "hoster_replication_newest_version_timestamp_seconds",
@@ -132,7 +132,7 @@ METRICS = (
     Metric("hoster_vm_branches", ("vm",), "Branches of a VM that lie on this node."),
     Metric("hoster_vm_branch_bytes", ("vm",), "What the end of these branches would free."),
     Metric("hoster_pool_health", ("pool", "state"), "1; the state of a pool, such as ONLINE."),
-    Metric("hoster_pool_healthy", ("pool",), "1 if the pool is ONLINE, else 0."),
+    Metric("hoster_pool_healthy", ("pool",), "1 if the pool is ONLINE, else 0, also if it is gone."),
     Metric("hoster_pool_size_bytes", ("pool",), "The size of a pool."),
     Metric("hoster_pool_allocated_bytes", ("pool",), "What of it is taken."),
     Metric("hoster_pool_free_bytes", ("pool",), "What of it is free."),

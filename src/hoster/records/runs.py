@@ -127,9 +127,14 @@ class Remembered(Struct, frozen=True):
 
     @property
     def data_at(self) -> float | None:
-        """From when the data on the target are, as far as is remembered; None where it has none."""
-        moments = [float(self.newest.taken_at)] if self.newest is not None else []
-        return max([*moments, *((self.equal_at,) if self.equal_at is not None else ())], default=None)
+        """From when the data on the target are, as far as is remembered; None where it has none.
+
+        A version that is younger than the last run was taken while a clock was wrong: that run knew it.
+        """
+        moments = [] if self.equal_at is None else [self.equal_at]
+        if self.newest is not None and (self.newest.taken_at <= self.run_at or not moments):
+            moments.append(min(self.newest.taken_at, self.run_at))
+        return max(moments, default=None)
 
 
 class JobStanding(Struct, frozen=True):

@@ -181,6 +181,8 @@ def _note_job(connection: sqlite3.Connection, ended: EndedRun) -> None:
 def _note_replicas(connection: sqlite3.Connection, ended: EndedRun) -> None:
     node, job = ended.run.node, ended.run.job
     for vm in ended.vms:
+        if "/" in vm.vm:
+            continue  # no VM: an active dataset that is missing
         if not vm.target and ended.run.kind is not RunKind.REPLICATION:
             continue  # what a person tried once, and did not get as far as to know the replica
         for old in _standings(connection, vm, node, job):

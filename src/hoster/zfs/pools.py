@@ -8,7 +8,7 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from hoster.errors import ZfsError
+from hoster.errors import DatasetMissing, ZfsError
 from hoster.host.process import Runner
 from hoster.host.reach import Host
 from hoster.zfs.failures import zfs_error
@@ -51,6 +51,16 @@ def pools(host: Host, runner: Runner, names: Iterable[str]) -> tuple[Pool, ...]:
     if completed.returncode != 0:
         raise zfs_error(host.name, "listing pools", completed)
     return parse_pools(completed.stdout)
+
+
+def imported(host: Host, runner: Runner, names: Iterable[str]) -> tuple[Pool, ...]:
+    """Those of these pools that are there; asked one by one only where one of them is not."""
+    wanted = sorted(set(names))
+    try:
+        return pools(host, runner, wanted)
+    except DatasetMissing:
+        several = wanted if len(wanted) > 1 else ()
+    return tuple(pool for name in several for pool in imported(host, runner, [name]))
 
 
 def scrubs(host: Host, runner: Runner, names: Iterable[str]) -> dict[str, str]:

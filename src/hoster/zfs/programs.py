@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from msgspec import Struct
 
 from hoster.errors import ZfsError
+from hoster.model.storage import Dataset
 
 CHUNK = 100
 """Items per program: keeps argument lists short and a transaction group from being held up."""
@@ -105,18 +106,79 @@ return result
 )
 """Arguments: name, guid, property, value, ... Sets a user property on each that still has that GUID."""
 
+TOLD = ("hoster:epoch", "hoster:parent", "hoster:sites", "hoster:swap")
+"""What :data:`TELL` sets, in the order of its arguments."""
+
+TELL = (
+    _PRELUDE
+    + """
+function own(name, wanted)
+  for key, value, source in zfs.list.user_properties(name) do
+    if key == wanted and source == name then return value end
+  end
+  return "-"
+end
+keys = {"hoster:epoch", "hoster:parent", "hoster:sites", "hoster:swap"}
+for i = 1, #argv, 8 do
+  local name, guid, role, epoch = argv[i], argv[i + 1], argv[i + 2], argv[i + 3]
+  local seen = guid_of(name)
+  if seen == nil then
+    result[name] = "gone"
+  elseif seen ~= guid then
+    result[name] = "changed"
+  elseif own(name, "hoster:role") ~= role or own(name, "hoster:epoch") ~= epoch then
+    result[name] = "promoted"
+  else
+    result[name] = "done"
+    for j = 1, 4 do
+      local value = argv[i + 3 + j]
+      if value ~= "-" then
+        local err = zfs.sync.set_prop(name, keys[j], value)
+        if err ~= 0 then result[name] = "error " .. err end
+      end
+    end
+  end
+end
+return result
+"""
+)
+"""Arguments: dataset, guid, role, epoch, and a value or ``-`` for each of :data:`TOLD`, ... Sets these on
+each copy of a VM that still has the role and the epoch that were seen (``-``: none)."""
+
+
+class Telling(Struct, frozen=True):
+    """What a copy of a VM is to be told, of :data:`TOLD`, if it still is what it was seen as."""
+
+    copy: Dataset
+    values: Mapping[str, str]
+
+    @property
+    def item(self) -> tuple[str, ...]:
+        """As :data:`TELL` takes it."""
+        marks = self.copy.marks
+        role = "-" if marks.role is None else marks.role.value
+        epoch = "-" if marks.epoch is None else str(marks.epoch)
+        values = (self.values.get(key, "-") for key in TOLD)
+        return (self.copy.name, digits(self.copy.guid), role, epoch, *values)
+
+
+TELL_CHUNK = 10
+"""Copies per :data:`TELL`: a value may have 8 KiB (a longer one is answered with ``error 7``, E2BIG), and
+through ssh all of them are one argument, of which Linux takes 128 KiB."""
+
 ERRNO_WORDS = {
     "1": "not permitted",
+    "7": "too long",
     "16": "it is held, being sent, or otherwise busy",
     "17": "it has a clone",
     "28": "no space left",
     "122": "over quota",
 }
-"""What the error numbers that programs return mean for a snapshot (errno(3), Linux and FreeBSD alike)."""
+"""What the error numbers that programs return mean (errno(3), Linux and FreeBSD alike)."""
 
 
 class Answer(Struct, frozen=True):
-    """What a program did with one item: ``done …``, ``gone``, ``changed`` or ``error N``."""
+    """What a program did with one item: ``done …``, ``error N``, or the word for what kept it from it."""
 
     name: str
     word: str
@@ -124,6 +186,11 @@ class Answer(Struct, frozen=True):
     @property
     def done(self) -> bool:
         return self.word == "done" or self.word.startswith("done ")
+
+    @property
+    def promoted(self) -> bool:
+        """Whether it was kept from it by what somebody else has made of the copy."""
+        return self.word == "promoted"
 
     @property
     def version(self) -> tuple[int, int]:
@@ -139,8 +206,10 @@ class Answer(Struct, frozen=True):
                 return "it does not exist any more"
             case ["anchored"]:
                 return "a target needs it by now as the base of its next increment"
+            case ["promoted"]:
+                return "somebody has promoted it, or told it of a promotion"
             case ["changed"]:
-                return "another snapshot has taken its name"
+                return "something else has taken its name"
             case ["error", number]:
                 return ERRNO_WORDS.get(number, f"error {number}")
             case _:

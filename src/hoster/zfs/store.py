@@ -17,13 +17,13 @@ from hoster.host.process import Completed, Meter, Piped, Runner
 from hoster.host.reach import Host
 from hoster.model.plan import Anchor, Send
 from hoster.model.storage import Bookmark, Dataset, Snapshot, View
-from hoster.zfs import argv, keys, receives
+from hoster.zfs import argv, keys, programs, receives
 from hoster.zfs.batches import batches
 from hoster.zfs.delegations import delegations
 from hoster.zfs.failures import is_missing_only, zfs_error
 from hoster.zfs.keys import KeyState
 from hoster.zfs.parse import read_view
-from hoster.zfs.programs import ANCHOR, DESTROY, MARK, Answer, chunks, digits, parse_answers
+from hoster.zfs.programs import Answer, Telling, digits
 from hoster.zfs.streams import HEAD_BYTES
 
 LOOK_TIMEOUT_S = 600.0
@@ -192,7 +192,7 @@ class ZfsStore:
         """Destroys exactly these, each only if it still has the GUID that was seen, in one transaction group
         for each pool; the answers say what became of each. What is busy stays, and is said."""
         items = [(v.full_name, digits(v.guid)) for v in victims]
-        return self._programs(DESTROY, items, "destroying snapshots")
+        return self._programs(programs.DESTROY, items, "destroying snapshots")
 
     def destroy_bookmarks(self, victims: Sequence[Bookmark]) -> None:
         """Destroys these bookmarks, one by one; one that has gone already is no error."""
@@ -203,12 +203,18 @@ class ZfsStore:
     def anchor(self, anchors: Sequence[Anchor]) -> tuple[Answer, ...]:
         """Bookmarks versions before they are sent; the answers hold the GUID and createtxg of each."""
         items = [(a.full_name, "-" if a.guid is None else digits(a.guid), str(a.target)) for a in anchors]
-        return self._programs(ANCHOR, items, "anchoring what is to be sent")
+        return self._programs(programs.ANCHOR, items, "anchoring what is to be sent")
 
     def mark(self, marks: Sequence[SnapshotMark]) -> tuple[Answer, ...]:
         """Sets user properties on snapshots, each only if it still has the GUID that was seen."""
         items = [(m.snapshot.full_name, digits(m.snapshot.guid), m.key, m.value) for m in marks]
-        return self._programs(MARK, items, "marking snapshots")
+        return self._programs(programs.MARK, items, "marking snapshots")
+
+    def tell(self, tellings: Sequence[Telling]) -> tuple[Answer, ...]:
+        """Sets user properties on copies of VMs, each only if nobody has promoted it since, or told it of a
+        promotion: looking and setting are one transaction."""
+        items = [telling.item for telling in tellings]
+        return self._programs(programs.TELL, items, "telling copies", programs.TELL_CHUNK)
 
     def send_argv(self, step: Send) -> tuple[str, ...]:
         """What to start here for the stream of ``step``."""
@@ -280,13 +286,15 @@ class ZfsStore:
         first = self._run(argv.version(), "asking for the version").stdout.strip().splitlines()
         return first[0].removeprefix("zfs-") if first else "unknown"
 
-    def _programs(self, lua: str, items: Sequence[tuple[str, ...]], what: str) -> tuple[Answer, ...]:
+    def _programs(
+        self, lua: str, items: Sequence[tuple[str, ...]], what: str, at_once: int = programs.CHUNK
+    ) -> tuple[Answer, ...]:
         answers: list[Answer] = []
         for pool, of_pool in _by_pool(items).items():
-            for chunk in chunks(of_pool):
+            for chunk in programs.chunks(of_pool, at_once):
                 arguments = [word for item in chunk for word in item]
                 completed = self._run(argv.program(pool, arguments), what, LOOK_TIMEOUT_S, stdin=lua)
-                answers.extend(parse_answers(completed.stdout))
+                answers.extend(programs.parse_answers(completed.stdout))
         return tuple(answers)
 
     def _run(self, command: Sequence[str], what: str, timeout_s: float = 120.0, stdin: str = "") -> Completed:

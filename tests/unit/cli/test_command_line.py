@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -80,6 +81,9 @@ def test_an_unknown_option_is_a_usage_error_everywhere(path: tuple[str, ...]) ->
         (("vm", "replicate", "web", "-e", "h", "--target-keep", "daily"), "expected TYPE=N"),
         (("vm", "replicate", "web", "-e", "h", "--key", "/nowhere/key"), "does not exist"),
         (("vm", "replicate-all", "-e", "h", "--wait", "-1"), "is not in the range"),
+        (("vm", "replicate-all", "-e", "h", "--wait", "nan"), "is no number"),
+        (("vm", "replicate", "web", "-e", "h", "--speed-limit", "inf"), "is no number"),
+        (("vm", "restore", "web", "--from", "h", "--speed-limit", "nan"), "is no number"),
         (("completion", "tcsh"), "'tcsh' is not one of"),
     ],
 )
@@ -114,6 +118,45 @@ def test_the_process_exits_with_the_code_of_the_table(words: list[str], code: in
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == code
     assert "Traceback" not in done.stderr
+
+
+FAILING = """
+from hoster.cli.main import hoster, main
+from hoster.cli.render import finish
+from hoster.model.plan import Outcome, Report, VmReport
+
+@hoster.command()
+def failing():
+    finish(Report((VmReport("web", Outcome.FAILED, "x" * 100_000),)), as_json=False)
+
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [(["-c", FAILING, "failing"], 3), (["-m", "hoster", "version"], 0), (["-m", "hoster", "vm", "list"], 2)],
+)
+@pytest.mark.parametrize("buffered", ["", "1"])
+def test_the_exit_code_is_the_same_where_nobody_reads_what_is_said(
+    words: list[str], code: int, buffered: str
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    environment = {**os.environ, "HOSTER_CONFIG": "/nowhere/hoster.toml", "PYTHONUNBUFFERED": buffered}
+    done = subprocess.run(
+        [sys.executable, *words], stdout=writing, stderr=writing, env=environment, check=False
+    )
+    os.close(writing)
+    assert done.returncode == code
+
+
+def test_a_locale_without_the_signs_of_messages_stops_nothing() -> None:
+    command = [sys.executable, "-c", FAILING, "failing"]
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1:strict"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (3, False)
+    assert r"\U0001f6ab ERROR" in done.stdout
 
 
 @pytest.mark.parametrize(

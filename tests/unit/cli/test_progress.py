@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
 
 import pytest
 from rich.console import Console
 
+from hoster.cli.handover import teller
 from hoster.cli.progress import BarObserver, LineObserver
 from hoster.model.plan import Outcome, VmReport
 
@@ -41,3 +43,19 @@ def test_bars_show_each_vm_and_all_and_end_with_the_last(monkeypatch: pytest.Mon
     observer.finish(VmReport("late", Outcome.FAILED))
     assert "in all" in shown.getvalue()
     assert "web" in shown.getvalue()
+
+
+@pytest.mark.parametrize("place", ["/dev/full", None], ids=["full", "unread"])
+def test_what_a_move_tells_and_nobody_hears_does_not_end_it(
+    monkeypatch: pytest.MonkeyPatch, place: str | None
+) -> None:
+    """Its VM is stopped here by then, and not started there yet."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    descriptor = writing if place is None else os.open(place, os.O_WRONLY)
+    with io.TextIOWrapper(io.FileIO(descriptor, "w"), write_through=True) as unheard:
+        monkeypatch.setattr("sys.stdout", unheard)
+        teller(as_json=False)("web: stopped here")
+        monkeypatch.undo()
+    if place is not None:
+        os.close(writing)

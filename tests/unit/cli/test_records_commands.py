@@ -73,6 +73,7 @@ def test_the_history_is_of_runs_newest_first(place: Place) -> None:
     assert [line.split()[2] for line in lines] == ["snapshot_all_daily", "to_b"]
     assert lines[1].split()[3:12] == ["b", "10", "5.5", "1", "0", "1", "0", "0", "2K"]
     assert place.call("history", "--limit", "1", "-u").stdout.count("\n") == 1
+    assert place.call("history", "--limit", "9" * 30, "-u").stdout.count("\n") == 2
     assert "to_b" not in place.call("history", "--job", "snapshot_all_daily").stdout
 
 
@@ -164,6 +165,15 @@ def test_the_originals_list_has_what_runs_and_what_ran(place: Place) -> None:
     assert place.call("scheduler", "info", "9/x").exit_code != 0
 
 
+def test_the_originals_list_has_a_run_that_came_to_no_vm(place: Place) -> None:
+    place.journal.write(EndedRun(RUN, 3000.0, 3005.0, 12, "b: it does not answer"))
+    place.journal.write(EndedRun(RUN, 4000.0, 4005.0, 11, "another run"))
+    (job, *others) = json.loads(place.call("scheduler", "list", "-j").stdout)
+    assert (job["job_id"], job["job_failed"], job["job_error"]) == ("3/to_b", True, "b: it does not answer")
+    assert [other["job_id"] for other in others] == ["1/web", "1/db"]
+    assert json.loads(place.call("scheduler", "info", "3/to_b").stdout) == job
+
+
 def test_metrics_are_printed_even_where_zfs_cannot_be_asked(place: Place) -> None:
     result = place.call("metrics")
     assert result.exit_code == 3
@@ -177,9 +187,11 @@ def test_metrics_are_written_for_the_textfile_collector(place: Place) -> None:
     folder = place.folder / "prom"
     assert place.call("metrics", "--textfile-dir", str(folder)).exit_code == 2
     folder.mkdir()
+    (folder / "hoster_node.prom").write_text('hoster_pool_healthy{pool="tank"} 1.0\n')
     result = place.call("metrics", "--textfile-dir", str(folder))
     assert result.stdout == ""
-    assert [path.name for path in folder.iterdir()] == ["hoster.prom"]
+    assert sorted(path.name for path in folder.iterdir()) == ["hoster.prom", "hoster_node.prom"]
+    assert (folder / "hoster_node.prom").read_text() == "", "what cannot be asked now is not told any more"
     assert "hoster_job_last_exit_code" in (folder / "hoster.prom").read_text()
 
 

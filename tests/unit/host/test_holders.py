@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hoster.host.holders import Holder, holders
+from hoster.host.holders import Holder, holders, written_by_kernel
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc")
 
@@ -96,6 +96,29 @@ def test_what_the_kernel_itself_uses_is_found(
 ) -> None:
     root = kernel(tmp_path, **files)
     assert holders(["/tank/vm/web"], ["/dev/zd0"], root) == (() if found is None else (found,))
+
+
+@pytest.mark.parametrize(
+    ("files", "writes"),
+    [
+        ({"proc__self__mounts": "/dev/zd0p1 /mnt ext4 rw,relatime 0 0\n"}, True),
+        ({"proc__self__mounts": "/dev/zd0p1 /mnt ext4 ro,relatime 0 0\n"}, False),
+        ({"sys__block__loop3__loop__backing_file": "/tank/vm/web/disk0.img\n"}, True),
+        (
+            {
+                "sys__block__loop3__loop__backing_file": "/tank/vm/web/disk0.img\n",
+                "sys__block__loop3__ro": "1\n",
+            },
+            False,
+        ),
+        ({"sys__block__zd0__holders__dm-1": ""}, False),
+    ],
+)
+def test_what_the_kernel_may_write_to_is_told_from_what_it_only_reads(
+    tmp_path: Path, files: dict[str, str], writes: bool
+) -> None:
+    found = written_by_kernel(["/tank/vm/web/disk0.img"], ["/dev/zd0"], kernel(tmp_path, **files))
+    assert len(found) == writes
 
 
 def test_a_process_that_ended_meanwhile_is_passed_over(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ import pytest
 
 from hoster.errors import Busy, ExitCode
 from hoster.host.locks import Locks
+from hoster.host.origin import own_origin
+from tests.unit.records.disks import fill, small_disk
 
 HOLDER = """
 import sys
@@ -228,6 +230,28 @@ def test_a_lock_that_is_shared_again_and_again_does_not_grow_for_ever(tmp_path: 
     (file,) = tmp_path.iterdir()
     assert file.stat().st_size < 200
     assert 0 < let_go_at(locks) <= time.time()
+
+
+def test_a_lock_is_had_on_a_disk_that_is_full(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "run", 64) as disk:
+        fill(disk)
+        locks = Locks(disk)
+        for known in (0, math.inf):  # the second time somebody may have had it, who could not say so
+            with locks.hold("the disk", holder="me") as moment:
+                assert moment == known
+                with pytest.raises(Busy), locks.hold("the disk", holder="x"):
+                    pass
+        assert let_go_at(locks, shared=True) == math.inf
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["alone", "shared"])
+def test_who_could_not_say_that_he_let_go_has_let_go_at_an_unknown_time(tmp_path: Path, shared: bool) -> None:
+    with small_disk(tmp_path / "run", 64) as disk:
+        locks = Locks(disk)
+        whole_pages = "x" * (8192 - len(own_origin()) - len(f"\tprocess {os.getpid()} since {'': <19}: \n"))
+        with locks.hold("the disk", holder=whole_pages, shared=shared):
+            fill(disk)
+        assert let_go_at(locks) == math.inf
 
 
 def test_any_number_may_share_a_lock_and_nobody_has_it_alone_meanwhile(tmp_path: Path) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
@@ -240,6 +242,7 @@ def test_a_stopped_runner_begins_no_pipe_and_still_runs_commands(runner: SystemR
 def test_the_head_of_what_is_printed_is_had_without_the_rest(runner: SystemRunner) -> None:
     assert runner.head(["yes"], 5) == b"y\ny\ny"
     assert runner.head(["printf", "abc"], 5) == b"abc"
+    assert runner.head(["sh", "-c", "printf abcde; exec sleep 60"], 5, timeout_s=5) == b"abcde"
     with pytest.raises(OperationFailed, match="sh: no such thing"):
         runner.head(["sh", "-c", "echo no such thing >&2; exit 1"], 5)
 
@@ -291,5 +294,61 @@ def test_a_companion_that_stays_is_killed_after_its_grace(runner: SystemRunner, 
 
 
 def test_a_head_that_never_comes_is_given_up() -> None:
-    with pytest.raises(OperationFailed, match="sleep: exit status -9"):
+    with pytest.raises(OperationFailed, match=r"sleep: no answer within 0.2 seconds"):
         SystemRunner().head(["sleep", "60"], 10, timeout_s=0.2)
+
+
+class Unkillable(subprocess.Popen[bytes]):
+    """A process in the hands of the kernel, such as one that waits for a suspended pool."""
+
+    started: ClassVar[list[subprocess.Popen[bytes]]] = []
+
+    def __init__(self, *words: Any, **options: Any) -> None:
+        super().__init__(*words, **options)
+        self.started.append(self)
+
+    def send_signal(self, sig: int) -> None:
+        """It gets none."""
+
+
+@pytest.fixture
+def unkillable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr("hoster.host.process.subprocess.Popen", Unkillable)
+    monkeypatch.setattr("hoster.host.process.KILLED_S", 0.05)
+    yield
+    while Unkillable.started:
+        left = Unkillable.started.pop()
+        if left.poll() is None:
+            os.kill(left.pid, signal.SIGKILL)
+            left.wait()
+
+
+STUCK = ["sleep", "30"]
+
+
+@pytest.mark.usefixtures("unkillable")
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda runner: runner.run(STUCK, timeout_s=0.05),
+        lambda runner: runner.read(STUCK, list, timeout_s=0.05),
+        lambda runner: runner.head(STUCK, 10, timeout_s=0.05),
+    ],
+    ids=["run", "read", "head"],
+)
+def test_a_command_that_cannot_be_killed_is_an_error_and_not_waited_for(
+    act: Callable[[SystemRunner], object],
+) -> None:
+    began = time.monotonic()
+    with pytest.raises(OperationFailed, match=r"no answer within 0.05 seconds"):
+        act(SystemRunner())
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.usefixtures("unkillable")
+def test_a_pipe_with_an_end_that_cannot_be_killed_has_stalled() -> None:
+    began = time.monotonic()
+    piped = SystemRunner(Patience(0.05, 0.05, 0.05)).pipe(STUCK, ["cat"], quiet)
+    assert piped.stalled
+    assert piped.producer.returncode == -signal.SIGKILL
+    assert time.monotonic() - began < 10

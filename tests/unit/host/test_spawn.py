@@ -85,7 +85,8 @@ def test_it_is_ended_at_once_where_that_is_asked_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_it_outlives_who_started_it_however_that_ends(tmp_path: Path, end: signal.Signals) -> None:
     script = (
-        "import sys, time; from hoster.host.process import spawn\n"
+        "import signal, sys, time; from hoster.host.process import spawn\n"
+        f"if {int(end)} != signal.SIGKILL: signal.signal({int(end)}, signal.SIG_DFL)\n"  # under nohup, too
         f"log = open({str(tmp_path / 'log')!r}, 'ab')\n"
         "print(spawn(['sh', '-c', 'sleep 600 & echo $$; wait'], log.fileno()).pid, flush=True)\n"
         "time.sleep(600)"

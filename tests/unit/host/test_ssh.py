@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hoster.errors import ExitCode, Unreachable
+from hoster.errors import ExitCode, NoAnswer, Unreachable
 from hoster.host.origin import own_origin
 from hoster.host.process import SystemRunner
 from hoster.host.ssh import SshOptions, SshSession
@@ -89,9 +89,21 @@ def test_the_hint_is_the_command_for_this_endpoint(
 
 
 def test_an_ssh_that_says_nothing_and_ends_is_unreachable(ssh: FakeSsh) -> None:
-    ssh.does("exit 0")
-    with pytest.raises(Unreachable, match=r"ssh failed .ssh: no answer in time"), ssh.session():
+    ssh.does("exit 255")
+    with pytest.raises(NoAnswer, match=r"ssh failed .ssh: no answer in time"), ssh.session():
         pass
+
+
+@pytest.mark.parametrize("status", [0, 1, 127])
+def test_a_node_that_lets_us_in_and_runs_nothing_is_not_taken_for_one_that_is_off(
+    ssh: FakeSsh, status: int
+) -> None:
+    """As with nologin(8) for a shell, or a key with a command of its own."""
+    ssh.does(f'echo "This account is currently not available."; exit {status}')
+    with pytest.raises(Unreachable, match=rf"runs no command for us .exit status {status}.") as caught:
+        ssh.session().__enter__()
+    assert not isinstance(caught.value, NoAnswer)
+    assert "ssh backup1 true" in caught.value.hint
 
 
 def test_a_connection_knows_the_machine_past_a_message_of_the_day(ssh: FakeSsh) -> None:

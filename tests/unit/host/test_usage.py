@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hoster.host.usage import bhyve_machines, open_below
+from hoster.host.usage import bhyve_machines, open_below, openers
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc")
@@ -33,3 +33,13 @@ def test_the_machines_of_bhyve_are_the_names_in_its_folder(tmp_path: Path) -> No
     (tmp_path / "web").touch()
     assert bhyve_machines(tmp_path) == {"web"}
     assert bhyve_machines(tmp_path / "missing") == frozenset()
+
+
+def test_a_process_may_be_called_whatever_it_likes(tmp_path: Path) -> None:
+    disk, process = tmp_path / "disk0.img", tmp_path / "proc/17"
+    disk.touch()
+    (process / "fd").mkdir(parents=True)
+    (process / "fd/3").symlink_to(disk)
+    (process / "comm").write_bytes(b"caf\xe9\n")
+    (user,) = openers([disk], tmp_path / "proc")
+    assert (user.pid, user.path, user.command.startswith("caf")) == (17, disk, True)

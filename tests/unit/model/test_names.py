@@ -169,7 +169,9 @@ def test_a_vm_or_a_job_may_not_be_called(name: str) -> None:
         job_name(name)
 
 
-@pytest.mark.parametrize("name", ["web.branch-2024-01-01", "web.branch-2", "a.branch-0.branch-x"])
+@pytest.mark.parametrize(
+    "name", ["web.branch-2024-01-01", "web.branch-2", "a.branch-0.branch-x", "web.swap-2"]
+)
 def test_no_vm_may_have_the_name_of_a_branch(name: str) -> None:
     with pytest.raises(ValueError, match="kept for set-aside states"):
         vm_name(name)

@@ -9,7 +9,7 @@ from typing import ClassVar
 import pytest
 from msgspec.structs import replace
 
-from hoster.config.settings import ReplicationSettings, Settings
+from hoster.config.settings import BranchSettings, ReplicationSettings, Settings
 from hoster.errors import OperationFailed, Refused
 from hoster.host.locks import Locks
 from hoster.host.reach import LocalHost
@@ -170,6 +170,15 @@ def test_only_old_branches_expire_and_one_that_cannot_go_keeps_no_other() -> Non
     ]
     assert all(name.startswith("ssd/vm/db.branch-") for name in node.destroyed)
     assert node.destroyed
+
+
+@pytest.mark.parametrize("days", [10**6, 10**12])
+def test_a_branch_that_is_to_expire_after_all_of_time_never_does(days: int) -> None:
+    node = Node(branch())
+    settings = replace(node.context.settings, branches=BranchSettings(days))
+    report = expire_branches(replace(node.context, settings=settings), dry_run=False)
+    assert report.vms == ()
+    assert node.destroyed == []
 
 
 def test_an_expiry_that_fails_is_reported_and_the_next_one_is_tried() -> None:

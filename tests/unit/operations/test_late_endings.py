@@ -13,7 +13,6 @@ from msgspec.structs import replace
 
 from hoster.errors import OperationFailed, ZfsError
 from hoster.host.locks import Locks
-from hoster.host.process import Completed, Meter, Piped
 from hoster.host.reach import LocalHost
 from hoster.host.ssh import SshOptions
 from hoster.model.names import Endpoint, SnapshotType
@@ -23,42 +22,29 @@ from hoster.operations.replicate import replicate
 from hoster.operations.rollback import RollbackRequest, roll_back
 from hoster.operations.snapshots import SnapshotRequest, snapshot_all
 from hoster.operations.taking import SNAPSHOTS_LOCK
-from hoster.testing import NamedHost, read_whole
+from hoster.testing import NamedHost
+from hoster.zfs.programs import TELL
 from hoster.zfs.store import ZfsStore
 from tests.properties.world import Quiet
 from tests.unit.operations.going_back import World
 from tests.unit.operations.nodes import DISK, WEB, Nodes
+from tests.unit.operations.watching import Watched
 from tests.zfsmodel.cluster import ModelCluster
 from tests.zfsmodel.command import command
 
 T = TypeVar("T")
 
 
-class Meanwhile:
-    """Model nodes where something happens once, just before the command that has all of these words."""
+class Meanwhile(Watched):
+    """Something happens once, just before the command that has all of these words."""
 
     def __init__(self, cluster: ModelCluster, words: Sequence[str], then: Callable[[], object]) -> None:
-        self.cluster, self.words, self.then = cluster, set(words), then
+        super().__init__(cluster)
+        self.wanted, self.then = set(words), then
         self.happened = False
 
-    def run(self, argv: Sequence[str], *, stdin: str = "", timeout_s: float | None = None) -> Completed:
-        self._look(argv)
-        return self.cluster.run(argv, stdin=stdin, timeout_s=timeout_s)
-
-    def read(
-        self, argv: Sequence[str], reader: Callable[[Iterator[str]], T], *, timeout_s: float | None = None
-    ) -> tuple[T, Completed]:
-        return read_whole(self.run(argv, timeout_s=timeout_s), reader)
-
-    def pipe(self, producer: Sequence[str], consumer: Sequence[str], meter: Meter) -> Piped:
-        self._look(consumer)
-        return self.cluster.pipe(producer, consumer, meter)
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self.cluster, name)
-
-    def _look(self, argv: Sequence[str]) -> None:
-        if not self.happened and self.words <= {*argv}:
+    def look(self, words: Sequence[str]) -> None:
+        if not self.happened and self.wanted <= {*words}:
             self.happened = True
             self.then()
 
@@ -93,6 +79,43 @@ def test_a_promotion_while_the_others_are_sent_stays_as_it_is(two_vms: Nodes, no
         f"{WEB} on b was promoted, or told of a promotion, while this ran: it is of epoch 2@{node} now,"
         " this copy of 1@a"
     )
+
+
+@pytest.mark.parametrize("node", ["b", "c"])
+def test_a_promotion_right_before_a_replica_is_told_stays_as_it_is(two_vms: Nodes, node: str) -> None:
+    nodes = two_vms
+    for target in ("b", "c"):
+        nodes.replicate("a", target)
+    nodes.write("a")
+    taken_over: list[Outcome] = []
+    reports = replicated(
+        nodes, ["b", TELL], lambda: taken_over.append(nodes.take_over(node, accept_loss=True).outcome)
+    )
+    assert taken_over == [Outcome.DONE]
+    assert nodes.mark("b", "epoch") == f"2@{node}"
+    assert nodes.primaries() == [node]
+    assert (reports["web"].outcome, reports["zdb"].outcome) == (Outcome.FAILED, Outcome.DONE)
+    assert "was promoted, or told of a promotion, while this ran" in reports["web"].reason
+
+
+def test_a_takeover_tells_nothing_to_a_copy_that_is_promoted_just_then(two_vms: Nodes) -> None:
+    nodes = two_vms
+    for target in ("b", "c", "b"):
+        nodes.replicate("a", target)
+
+    def again_on_c() -> None:
+        assert nodes.take_over("c", accept_loss=True).outcome is Outcome.DONE
+
+    own = nodes.contexts["b"]
+    runner = Meanwhile(nodes.cluster, ["c", TELL], again_on_c)
+    store = ZfsStore(NamedHost("b", "b"), runner)  # type: ignore[arg-type]
+    nodes.contexts["b"] = replace(own, runner=runner, zfs=store)
+    report = nodes.take_over("b", accept_loss=True)
+    assert runner.happened
+    assert "c could not be told: somebody has promoted it, or told it of a promotion" in report.notes
+    assert nodes.mark("c", "epoch") == "3@c"
+    assert nodes.mark("c", "parent") == "c"
+    assert nodes.primaries() == ["c"]
 
 
 def test_a_held_snapshot_that_goes_while_the_target_is_asked_fails_no_other_vm(two_vms: Nodes) -> None:

@@ -11,8 +11,10 @@ from msgspec.structs import replace
 from hoster.config.settings import Settings
 from hoster.host.locks import Locks
 from hoster.host.reach import LocalHost
+from hoster.model.names import endpoint
 from hoster.model.plan import Common, Ground, Outcome, VmReport
 from hoster.model.promises import Promises
+from hoster.model.schedules import Schedule, Selection, Target
 from hoster.model.storage import Dataset, Role
 from hoster.operations.context import Context
 from hoster.operations.measuring import measure
@@ -111,6 +113,20 @@ def test_a_replica_is_measured_by_what_is_known_and_by_what_was_written_since(tm
     assert samples['hoster_vm_targets{vm="web"}'] == 1
 
 
+def test_a_vm_with_a_replica_in_another_pool_of_its_node_is_measured_by_itself(tmp_path: Path) -> None:
+    own, copy = vm("d1+100 d2+10 ~3"), dataset("ssd/vm/web", "d1", Role.REPLICA)
+    node = Node(tmp_path, own, dataset("ssd/vm"), copy)
+    node.ran(1000.0, report())
+    target = Target("b", endpoint("b"), rpo_minutes=10)
+    policy = Schedule("all", Selection(production=True), targets=(target,))
+    settings = replace(node.context.settings, datasets=("tank/vm", "ssd/vm"), schedules=(policy,))
+    text = exposition(measure(replace(node.context, settings=settings)).of_runs).decode()
+    assert f"hoster_replication_due_timestamp_seconds{REPLICA} 1600.0" in text
+    assert f"hoster_replication_behind_bytes{REPLICA} 13.0" in text
+    assert 'role="primary",vm="web"' in text
+    assert text.count("hoster_vm_info{") == 1
+
+
 def test_a_refusal_is_measured_with_its_ground(tmp_path: Path) -> None:
     node = Node(tmp_path, vm("d1"))
     node.ran(1000.0, report(outcome=Outcome.REFUSED, ground=Ground.SPLIT, newest=None), code=10)
@@ -185,6 +201,23 @@ def test_pools_are_measured_and_every_one_of_them_in_the_originals_form_too(tmp_
     assert len(original) == 14
 
 
+def test_a_pool_that_is_gone_is_not_healthy_and_takes_no_other_with_it(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+    gone = Says("", "cannot open 'fast': no such pool\n", 1)
+    node.runner = ScriptedRunner()
+    node.runner.answer(("zfs", "get"), Says("", "cannot open 'fast/vm': dataset does not exist\n", 1))
+    node.runner.answer(lambda argv: argv[0] == "zpool" and "fast" in argv, gone)
+    node.runner.answer(("zpool", "list"), Says(POOLS))
+    node.runner.answer(("zpool", "status"), Says(STATUS))
+    zfs = ZfsStore(LocalHost(), node.runner)
+    settings = replace(node.context.settings, datasets=("tank/vm", "fast/vm"))
+    node.context = replace(node.context, settings=settings, runner=node.runner, zfs=zfs)
+    samples = node.samples
+    assert samples['hoster_pool_healthy{pool="fast"}'] == 0
+    assert samples['hoster_pool_healthy{pool="tank"}'] == 1
+    assert samples["hoster_look_success"] == 0
+
+
 def test_the_originals_counters_count_what_is_here(tmp_path: Path) -> None:
     node = Node(tmp_path, vm("d1"), vm("d1", "db", Role.REPLICA))
     samples = node.samples
@@ -208,17 +241,19 @@ def test_what_cannot_be_found_out_is_said_and_the_rest_is_there(tmp_path: Path) 
     node.ran(1000.0, report())
     node.runner = ScriptedRunner()
     node.runner.answer(("zfs", "get"), Says("", "internal error: pool I/O is suspended\n", 1))
-    context = replace(node.context, zfs=ZfsStore(LocalHost(), node.runner))
+    node.runner.answer(("zpool",), Says("", "internal error\n", 1))
+    context = replace(node.context, zfs=ZfsStore(LocalHost(), node.runner), runner=node.runner)
     measured = measure(context)
     text = exposition(measured.of_runs).decode()
     assert "hoster_look_success 0.0" in text
     assert f"hoster_replication_data_timestamp_seconds{REPLICA} 1000.0" in text
     assert "suspended" in measured.problems[0]
+    assert measured.of_node == ()
     node.journal.path.write_text("no database at all, and a long text of it" * 10)
     node.context.settings.marker_dir.write_text("")
     measured = measure(context)
     assert "hoster_journal_success 0.0" in exposition(measured.of_runs).decode()
-    assert len(measured.problems) == 3
+    assert len(measured.problems) == 4
 
 
 def test_words_that_people_chose_are_escaped(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from hoster.cli.render import exit_code
 from hoster.errors import ExitCode
 from hoster.hypervisors.memory import InMemory
+from hoster.model.names import SnapshotType
 from hoster.model.plan import Ground, Outcome
 from hoster.operations.cireset import cireset
 from hoster.operations.inventory import look_around
@@ -18,6 +19,8 @@ from hoster.operations.permission import Asking
 from hoster.operations.power import start_held
 from hoster.operations.power_batches import start_all
 from hoster.operations.replicate import replicate
+from hoster.operations.snapshots import SnapshotRequest, snapshot_all
+from hoster.operations.status import node_status
 from hoster.operations.takeover import TakeoverRequest
 from hoster.planning.reset import Wishes
 from tests.properties.world import Quiet
@@ -66,6 +69,40 @@ def test_a_replica_in_another_pool_of_the_node_does_not_keep_its_vm_from_being_s
         two_vms.write("a")
         (report,) = replicate(context, request, Quiet()).vms
         assert report.outcome is Outcome.DONE, report
+
+
+def test_a_replica_in_another_pool_of_the_node_hides_no_target_of_its_vm(two_vms: Nodes) -> None:
+    with_a_second_pool(two_vms, "a")
+    (two_vms.folder / "ssd").mkdir()
+    two_vms.cluster.nodes["a"].create("ssd/vm", {"mountpoint": str(two_vms.folder / "ssd")})
+    own = two_vms.contexts["a"]
+    context = replace(own, settings=replace(own.settings, datasets=("tank/vm", "ssd/vm")))
+    here = replace(two_vms.request("local"), target_dataset="ssd/vm")
+    for request in (here, two_vms.request("b")):
+        replicate(context, request, Quiet())
+    found = {vm.dataset: [target.node for target in vm.targets] for vm in node_status(context).vms}
+    assert found == {"tank/vm/web": ["b"], "tank/vm/zdb": [], "ssd/vm/web": []}
+
+
+def test_of_two_vms_of_one_name_each_gets_its_snapshot_and_none_is_pruned_for_the_other(
+    two_vms: Nodes,
+) -> None:
+    node, folder = two_vms.cluster.nodes["a"], two_vms.folder / "ssd"
+    with_a_second_pool(two_vms, "a")
+    node.create("ssd/vm", {"mountpoint": str(folder)})
+    (folder / "web").mkdir(parents=True)
+    (folder / "web" / "vm_config.json").write_text(json.dumps(CONFIG))
+    node.create("ssd/vm/web", {})
+    own = two_vms.contexts["a"]
+    context = replace(own, settings=replace(own.settings, datasets=("tank/vm", "ssd/vm")))
+    for _ in range(2):
+        two_vms.write("a")
+        node.write("ssd/vm/web", 10)
+        report = snapshot_all(context, SnapshotRequest(SnapshotType.HOURLY, keep=1), always=True)
+        assert exit_code(report) is ExitCode.DONE
+        there = {f"{name}@{s.name}" for name, d in node.datasets.items() for s in d.snapshots}
+        assert len(there) == 4, there
+        assert there == {name for vm in report.vms for name in vm.taken}
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from hoster.errors import Busy, ExitCode, HosterError, Unreachable
+from hoster.errors import Busy, ExitCode, HosterError, OperationFailed, Unreachable
 from hoster.host.ssh import SshOptions
 from hoster.model.names import Endpoint, SnapshotType
 from hoster.model.plan import Outcome, Report, VmReport
@@ -223,6 +224,32 @@ def test_progress_is_written_at_most_once_a_second(node: Node) -> None:
         for _ in range(1000):
             observer.advance("web", 1)
         assert running_jobs(folder)[0].written_at == written
+
+
+def test_a_run_that_nobody_reads_any_more_and_that_ends_by_it_has_failed(node: Node) -> None:
+    with pytest.raises(OperationFailed, match="ended in the middle"):
+        end_with(node, BrokenPipeError())
+    (run,) = node.journal.runs()
+    assert run.exit_code == ExitCode.FAILED
+
+
+class Unheard(Quiet):
+    """Shows it on a terminal that is gone, through a pipe that nobody reads, or in a file on a full disk."""
+
+    def __init__(self, *methods: str) -> None:
+        for method in methods:
+            setattr(self, method, self._fail)
+
+    def _fail(self, *_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("methods", [("begin",), ("advance",), ("finish",), ("begin", "advance", "finish")])
+def test_progress_that_cannot_be_shown_stops_no_replication(node: Node, methods: tuple[str, ...]) -> None:
+    with recorded(node.context, RUN, node.warnings.append) as recorder:
+        report = replicate(node.context, REQUEST, recorder.watching(Unheard(*methods)))
+        recorder.report(report, ExitCode.DONE)
+    assert [vm.outcome for vm in report.vms] == [Outcome.DONE]
 
 
 def test_metrics_say_how_things_stand_after_the_run_without_another_look(node: Node) -> None:

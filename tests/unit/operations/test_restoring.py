@@ -71,6 +71,16 @@ def test_a_replicas_branch_is_not_restored(world: World) -> None:
     assert world.seen() == before
 
 
+def test_a_branch_of_another_vm_that_had_the_name_is_not_restored(world: World) -> None:
+    world.roll_back()
+    world.node.dataset(WEB).properties["hoster:id"] = "77"
+    before = world.seen()
+    report = world.restore()
+    assert report.ground is Ground.OF_ANOTHER_VM
+    assert f"zfs rename tank/vm/{BRANCH} tank/vm/ITS_NAME.branch-" in report.remedy
+    assert world.seen() == before
+
+
 @pytest.mark.parametrize("name", ["web", "web.branch-20230101T120000Z"])
 def test_what_is_no_branch_is_not_restored(world: World, name: str) -> None:
     with pytest.raises(OperationFailed, match=f"there is no branch {name}"):

@@ -175,6 +175,24 @@ def test_what_could_not_be_destroyed_is_a_note_and_no_failure(node: Node) -> Non
     ]
 
 
+def test_a_pool_in_which_nothing_can_be_destroyed_hides_no_snapshot_and_keeps_no_other_from_it(
+    node: Node,
+) -> None:
+    broken = Says("", "cannot run channel program: out of memory\n", 1)
+    node.runner.answer(lambda argv: argv[:2] == ("zfs", "program") and "tank" in argv, broken)
+    node.destroying("done")
+    node.holds(
+        dataset("tank/vm/web", "h1 ~5", Role.PRIMARY),
+        dataset("tank/vm/new", "~5", Role.PRIMARY),
+        dataset("ssd/vm/db", "h1 ~5", Role.PRIMARY),
+    )
+    db, new, web = snapshot_all(node.context, SnapshotRequest(HOURLY, 1)).vms
+    assert (db.outcome, len(db.destroyed)) == (Outcome.DONE, 1)
+    assert (new.outcome, new.taken) == (Outcome.DONE, (f"tank/vm/new@{NEW}",))
+    assert (web.outcome, web.taken, web.destroyed) == (Outcome.FAILED, (f"tank/vm/web@{NEW}",), ())
+    assert "older ones could not be destroyed: local: destroying snapshots: cannot run" in web.reason
+
+
 def test_what_could_not_be_taken_prunes_nothing(node: Node) -> None:
     full = Says("", "cannot create snapshots: out of space\n", 1)
     node.runner.answer(("zfs", "snapshot"), full)
@@ -252,7 +270,7 @@ def test_a_snapshot_of_another_vm_or_of_none_is_not_destroyed(
 def test_a_destruction_that_zfs_refuses_is_a_failure(node: Node) -> None:
     node.holds(dataset("tank/vm/web", "a b", Role.PRIMARY))
     node.destroying("changed")
-    with pytest.raises(OperationFailed, match="another snapshot has taken its name"):
+    with pytest.raises(OperationFailed, match="something else has taken its name"):
         destroy_snapshot(node.context, "web", "a")
 
 
@@ -265,7 +283,7 @@ def test_a_dry_run_of_a_destruction_destroys_nothing(node: Node) -> None:
 
 def test_a_listing_says_what_a_target_needs(node: Node) -> None:
     node.holds(dataset("tank/vm/web", "a b@1 c", Role.PRIMARY))
-    assert [(item.snapshot.name, item.needed) for item in list_snapshots(node.context)] == [
+    assert [(item.snapshot.name, item.needed) for item in list_snapshots(look_around(node.context))] == [
         ("a", False),
         ("b", True),
         ("c", False),

@@ -26,6 +26,11 @@ NOW = 1_000_000.0
         (ReplicaFacts(60, NOW), Verdict.OK, ""),
         (ReplicaFacts(60, NOW - 60), Verdict.OK, ""),
         (ReplicaFacts(60, NOW + 500), Verdict.OK, ""),
+        (
+            ReplicaFacts(60, NOW + 90_001),
+            Verdict.WARNING,
+            "the data there are of a time 1d 1h ahead: their age cannot be told",
+        ),
         (ReplicaFacts(60, NOW - 61), Verdict.WARNING, "the data there are 1m 1s old, promised are 1m"),
         (ReplicaFacts(60, NOW - 121), Verdict.CRITICAL, "the data there are 2m 1s old, promised are 1m"),
         (

@@ -15,7 +15,7 @@ from hoster.model.plan import Common, Ground, Outcome, VmReport
 from hoster.model.space import PoolSample
 from hoster.records import tables
 from hoster.records.journal import Journal
-from hoster.records.runs import EndedRun, Run, RunKind
+from hoster.records.runs import EndedRun, Remembered, Run, RunKind
 from tests.unit.records.disks import fill, make_read_only, small_disk
 
 RUN = Run(RunKind.REPLICATION, "to_b", "b")
@@ -324,3 +324,15 @@ def test_a_journal_of_an_older_release_is_read_and_goes_on(journal: Journal) -> 
     assert journal.write(replace(ended(2.0, WEB), pools=(room(2.0),))) == ""
     assert [run.started for run in journal.runs()] == [2.0, 1.0]
     assert journal.samples() == (room(2.0),)
+
+
+@pytest.mark.parametrize(
+    ("taken_at", "equal_at", "data_at"),
+    [(900, None, 900), (900, 950.0, 950), (990, 950.0, 990), (10**10, 950.0, 950), (10**10, None, 1000)],
+)
+def test_a_version_from_the_future_makes_no_data_younger(
+    taken_at: int, equal_at: float | None, data_at: float
+) -> None:
+    newest = Common("daily_1", "5", taken_at)
+    known = Remembered("web", "", "b", "tank/web", "to_b", 1000.0, "done", "", 0, 0.0, newest, equal_at)
+    assert known.data_at == data_at
