@@ -127,13 +127,16 @@ def _version(zfs: ZfsStore) -> Check:
 
 def _check_dataset(zfs: ZfsStore, name: str) -> Check:
     what = f"dataset {name}"
+    pool = name.split("/", maxsplit=1)[0]
     try:
-        dataset = zfs.look_at([name]).get(name)
+        seen = zfs.look_at([pool, name])
     except OperationFailed as error:
         return Check(what, error.message, "look at: zpool status")
+    if seen.get(pool) is None:
+        return Check(what, f"there is no pool {pool}", f"zpool import {pool}")
+    dataset = seen.get(name)
     if dataset is None:
-        remedy = f"zpool import, if its pool is not imported; if it never was there: zfs create -p {name}"
-        return Check(what, "it does not exist", remedy)
+        return Check(what, "it does not exist", f"zfs create -p {name}")
     if not dataset.key_loaded:
         return Check(what, "its encryption key is not loaded", f"zfs load-key {name} && zfs mount -a")
     if not dataset.mounted:

@@ -6,19 +6,21 @@ can take over.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
-from hoster.errors import Busy
+from hoster.errors import Busy, HosterError
 from hoster.model.plan import Outcome, VmReport
 from hoster.operations.replicate import replicate
 from hoster.operations.rollback import RollbackRequest, roll_back
 from hoster.testing import NamedHost
 from hoster.zfs.store import ZfsStore
 from tests.properties.world import Quiet
+from tests.unit.operations.going_back import open_elsewhere
 from tests.unit.operations.nodes import DISK, WEB, Nodes
 from tests.unit.operations.watching import Watched
 from tests.zfsmodel.cluster import ModelCluster
@@ -128,3 +130,37 @@ def test_a_copy_whose_source_died_while_it_set_something_aside_takes_over(
     assert nodes.failback("b", "a").outcome is Outcome.DONE
     assert data(nodes) == taken_over
     assert (nodes.content("a"), nodes.content("a", DISK)) == taken_over
+
+
+class DiesAtTheSecondRename(Watched):
+    count = 0
+
+    def look(self, words: Sequence[str]) -> None:
+        self.count += "rename" in words
+        if self.count == 2:
+            raise Died
+
+
+def test_a_rollback_of_this_nodes_own_vm_is_not_finished_while_something_uses_it(tmp_path: Path) -> None:
+    nodes = Nodes(tmp_path)
+    nodes.replicate("a", "b")
+    nodes.write("a")
+    first = nodes.cluster.nodes["a"].dataset(WEB).snapshots[0].name
+    runner = DiesAtTheSecondRename(nodes.cluster)
+    store = ZfsStore(NamedHost("a", "a"), runner)  # type: ignore[arg-type]
+    dying = replace(nodes.contexts["a"], runner=runner, zfs=store)
+    with pytest.raises(Died):
+        roll_back(dying, RollbackRequest("web", first))
+    before = sorted(nodes.cluster.nodes["a"].datasets)
+    assert WEB not in before
+    (branch,) = (name for name in before if re.fullmatch(rf"{WEB}\.branch-\w+", name))
+    disk = tmp_path / "a" / branch.rpartition("/")[2] / "disk0.img"
+    disk.parent.mkdir()
+    disk.touch()
+    nodes.cluster.nodes["a"].dataset(branch).mounted = True  # by somebody who looks for the data
+    with open_elsewhere(disk) as pid:
+        with pytest.raises(HosterError, match=str(pid)):
+            nodes.take_over("a", accept_loss=True)
+        assert sorted(nodes.cluster.nodes["a"].datasets) == before
+    assert nodes.take_over("a", accept_loss=True).outcome is Outcome.UNCHANGED
+    assert nodes.primaries() == ["a"]
