@@ -90,7 +90,7 @@ class Followed:
 @contextlib.contextmanager
 def follow(nodes: Sequence[Node], name: str) -> Iterator[Followed]:
     """While the block runs, hears what the VM of that name says on any of the nodes."""
-    log = f"/var/log/hoster/vm/{name}.console.log"
+    log = f"/var/log/hoster/vm/{name}.console"
     heard = Followed()
     with contextlib.ExitStack() as stack:
         for node in nodes:

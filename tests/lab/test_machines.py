@@ -106,6 +106,9 @@ def test_a_vm_is_started_and_stopped_and_outlives_what_befalls_it(node: Node) ->
     hoster(node, "vm stop web --wait 60")
     assert status(node, "web") == "🔴🔁"
     assert "does not run" in hoster(node, "vm stop web").stdout
+    node.run(f"sleep 60 >>{disk} 2>/dev/null </dev/null &")
+    assert f"(sleep) has {disk} open for writing" in hoster(node, "vm stop web", code=10).stderr
+    node.run("pkill sleep")
 
     # Its process is killed: it does not run, and is started again.
     hoster(node, "vm start web")

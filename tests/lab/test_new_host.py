@@ -45,7 +45,7 @@ def _count_in(node: Node, folder: str) -> int:
 
 def _first_said(node: Node, name: str) -> int:
     """The number that the guest began with on this node."""
-    said = node.run(f"grep -m 1 -o 'count [0-9a-f]*' /var/log/hoster/vm/{name}.console.log").stdout
+    said = node.run(f"grep -m 1 -o 'count [0-9a-f]*' /var/log/hoster/vm/{name}.console").stdout
     return int(said.split()[1], 16)
 
 

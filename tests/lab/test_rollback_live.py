@@ -68,7 +68,7 @@ def counts_beyond(node: Node, since: int, *, limit_s: float = 120.0) -> int:
 
 def said(node: Node) -> list[int]:
     """All numbers that the guest has said on this node."""
-    words = node.run("grep -a -o 'count [0-9a-f]\\{8\\}' /var/log/hoster/vm/web.console.log").stdout.split()
+    words = node.run("grep -a -o 'count [0-9a-f]\\{8\\}' /var/log/hoster/vm/web.console").stdout.split()
     return [int(word, 16) for word in words[1::2]]
 
 

@@ -86,16 +86,17 @@ def start(name: str, debug_run: bool, isolated: bool) -> None:
 def stop(name: str, force: bool, limit_s: int) -> None:
     """Stop a VM: ask its guest to power down, and return when it is seen stopped.
 
-    Exit codes: 0 it is stopped, 3 it still runs or there is no such VM, 11 somebody is starting or stopping
-    it.
+    Exit codes: 0 it is stopped, 3 it still runs or there is no such VM, 10 a process that is not hoster's
+    writes to its disks, 11 somebody is starting or stopping it.
     """
-    from hoster.operations.power import hold_power, stop_held
+    from hoster.operations.power import hold_power, refuse_writers, stop_held
 
     context = wire()
     with hold_power(context, name):
         ran = stop_held(context, name, force=force, limit_s=limit_s)
         if not ran:
-            look_around(context).named(name)  # what runs is stopped, whatever has become of its dataset
+            # Only now: what runs is stopped, whatever has become of its dataset.
+            refuse_writers(look_around(context).named(name))
     if ran:
         say(CHANGED, f"{name}: stopped")
     else:
@@ -136,7 +137,8 @@ def start_all(production_only: bool, pause_s: int, isolated: bool, as_json: bool
 def stop_all(force: bool, limit_s: int, as_json: bool) -> None:
     """Stop every VM that runs on this node, several at a time.
 
-    Exit codes: 0 none runs any more, 3 some still run, 11 some were busy.
+    Exit codes: 0 none runs any more, 3 some still run, 10 processes that are not hoster's write to the disks
+    of some, 11 some were busy.
     """
     from hoster.operations.power_batches import stop_all as stop_every_vm
 

@@ -54,8 +54,9 @@ class Guest(Struct, frozen=True):
 
 
 def console_path(log: Path) -> Path:
-    """Where what the guest prints on its serial line is kept: beside the log of its process."""
-    return log.with_name(f"{log.stem}.console.log")
+    """Where what the guest prints on its serial line is kept: beside the log of its process, and never the
+    log of another machine, all of which end in ``.log``."""
+    return log.with_suffix(".console")
 
 
 class Running(Struct, frozen=True):

@@ -22,6 +22,7 @@ from hoster.operations.inventory import (
     read_config,
     refuse_missing,
 )
+from hoster.operations.power import hold_power
 from hoster.zfs.store import missing
 
 
@@ -42,12 +43,18 @@ def adopt(
     """Makes the dataset of that name below an active dataset a VM of this node.
 
     ``production`` None keeps what is there, and is yes for a new one. A vm_config.json that names another
-    node as parent is only taken over if ``parent_was`` names it too. Refused for replicas and branches.
+    node as parent is only taken over if ``parent_was`` names it too. Refused for replicas and branches; Busy
+    where somebody else adopts it, or changes who may run it.
     """
     try:
         vm_name(name)
     except ValueError as error:
         raise UsageError(str(error)) from None
+    with hold_power(context, name):
+        return _adopt(context, name, production, parent_was)
+
+
+def _adopt(context: Context, name: str, production: bool | None, parent_was: str | None) -> Adopted:
     dataset = _dataset(context, name)
     _refuse_other_roles(name, dataset)
     path = config_path(dataset)

@@ -6,6 +6,7 @@ for callers who hold it over more than that one step.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,10 +65,21 @@ def refuse_writers(vm: Vm, running: Running | None = None) -> None:
     """Refused where another process than ``running``, its own, has a disk of the VM open for writing."""
     for user in users_of(vm):
         if user.writes and (running is None or user.pid != running.pid):
-            raise Refused(
-                f"{vm.name}: process {user.pid} ({user.command}) has {user.path} open for writing",
-                hint=f"end it first: ps {user.pid} shows what it is",
-            )
+            raise _writer(vm.name, user)
+
+
+def writers(vms: Iterable[Vm]) -> Mapping[str, Refused]:
+    """Those of ``vms``, which do not run, that another process writes to, by their names: why they cannot be
+    said to be stopped. All are looked for at once."""
+    owners = {path: vm.name for vm in vms for path in image_paths(vm)}
+    return {owners[user.path]: _writer(owners[user.path], user) for user in openers(owners) if user.writes}
+
+
+def _writer(name: str, user: Opener) -> Refused:
+    return Refused(
+        f"{name}: process {user.pid} ({user.command}) has {user.path} open for writing",
+        hint=f"end it first: ps {user.pid} shows what it is",
+    )
 
 
 def kernel_users_of(guest: Guest, root: Path = Path("/")) -> tuple[Holder, ...]:

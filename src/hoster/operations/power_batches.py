@@ -12,7 +12,7 @@ from hoster.model.vms import Vm
 from hoster.operations.context import Context
 from hoster.operations.inventory import look_around
 from hoster.operations.permission import UNATTENDED, Asking
-from hoster.operations.power import STOP_LIMIT_S, hold_power, running_now, start_held, stop_held
+from hoster.operations.power import STOP_LIMIT_S, hold_power, running_now, start_held, stop_held, writers
 
 _AT_ONCE = 8
 """Guests that are waited for at a time."""
@@ -43,7 +43,8 @@ def start_all(
 def stop_all(context: Context, *, force: bool = False, limit_s: float = STOP_LIMIT_S) -> Report:
     """Stops every VM that runs on this node, whatever its role, several at a time; what looks like one and
     cannot be used, too, and is reported only where it ran. Which VMs are in a dataset that is missing is
-    not known, so that dataset is reported as failed."""
+    not known, so that dataset is reported as failed. What another process than hoster's own writes to is
+    reported as refused."""
     from concurrent.futures import ThreadPoolExecutor
 
     stock = look_around(context)
@@ -53,7 +54,10 @@ def stop_all(context: Context, *, force: bool = False, limit_s: float = STOP_LIM
         steps = (partial(_stop, context, name, force=force, limit_s=limit_s) for name in names)
         reports = tuple(pool.map(_reported, names, steps))
     told = [r for r in reports if r.vm in usable or r.outcome is not Outcome.UNCHANGED]
-    return Report((*(missing.report for missing in stock.missing), *told))
+    idle = {report.vm for report in told if report.outcome is Outcome.UNCHANGED}
+    written = writers(vm for vm in stock.vms if vm.name in idle)
+    checked = (_refused(r.vm, written[r.vm]) if r.vm in written else r for r in told)
+    return Report((*(missing.report for missing in stock.missing), *checked))
 
 
 def _start(context: Context, vm: Vm, asking: Asking) -> VmReport:
@@ -76,8 +80,12 @@ def _reported(name: str, step: Callable[[], VmReport]) -> VmReport:
     try:
         return step()
     except Refused as refused:
-        return VmReport(name, Outcome.REFUSED, refused.message, refused.hint)
+        return _refused(name, refused)
     except Busy as busy:
         return VmReport(name, Outcome.BUSY, busy.message, busy.hint)
     except HosterError as error:
         return VmReport(name, Outcome.FAILED, error.message, error.hint)
+
+
+def _refused(name: str, refused: Refused) -> VmReport:
+    return VmReport(name, Outcome.REFUSED, refused.message, refused.hint)

@@ -17,11 +17,13 @@ from hoster.host.locks import Locks
 from hoster.host.origin import own_origin
 from hoster.model.names import SnapshotType
 from hoster.model.plan import Outcome
+from hoster.operations.adopt import adopt
 from hoster.operations.branches import destroy_branch, expire_branches, list_branches, restore_branch
 from hoster.operations.context import wire
 from hoster.operations.going_back import Power
 from hoster.operations.history import hold_history
 from hoster.operations.inventory import look_around
+from hoster.operations.power import hold_power
 from hoster.operations.replicate import replicate
 from hoster.operations.rollback import RollbackRequest, roll_back
 from hoster.operations.snapshots import SnapshotRequest, destroy_snapshot, snapshot_all
@@ -294,3 +296,13 @@ def test_one_run_waits_for_all_its_vms_together_no_longer_than_asked(busily: Bus
         (report,) = replicate(busily.context, replace(busily.nodes.request("b"), wait_s=0.3), Quiet()).vms
     assert report.outcome is Outcome.BUSY
     assert 0.3 <= time.monotonic() - began < 30
+
+
+def test_nobody_adopts_what_another_one_is_making_this_nodes_own(tmp_path: Path) -> None:
+    """Two who mark a dataset as a VM would give it two identities, one of which a copy might keep."""
+    nodes = Nodes(tmp_path)
+    context = nodes.contexts["a"]
+    before = dict(nodes.cluster.nodes["a"].dataset(WEB).properties)
+    with hold_power(context, "web"), pytest.raises(Busy):
+        adopt(context, "web", production=False)
+    assert nodes.cluster.nodes["a"].dataset(WEB).properties == before

@@ -32,7 +32,7 @@ from hoster.model.plan import Outcome
 from hoster.model.storage import Dataset, DatasetKind, Role
 from hoster.operations.context import Context
 from hoster.operations.deploy import Order, deploy
-from hoster.operations.guests import LOG_LINK, guest_of, image_paths, last_lines, link_log
+from hoster.operations.guests import LOG_LINK, guest_of, image_paths, link_log
 from hoster.operations.inventory import look_around
 from hoster.operations.machines import State, list_machines
 from hoster.operations.power import (
@@ -249,13 +249,6 @@ def test_the_link_to_the_log_replaces_a_link_and_nothing_else(node: Node) -> Non
     link.write_text("mine")
     assert "is left alone" in link_log(guest)
     assert (link.read_text(), victim.read_text()) == ("mine", "precious")
-
-
-def test_the_end_of_a_log_is_shown(tmp_path: Path) -> None:
-    (tmp_path / "web.log").write_text("".join(f"line {n}\n" for n in range(100)))
-    assert last_lines("web", 2, folder=tmp_path) == "line 98\nline 99\n"
-    with pytest.raises(OperationFailed, match="web has no log here"):
-        last_lines("web", 2, console=True, folder=tmp_path)
 
 
 def test_start_all_starts_what_is_this_nodes_and_one_failure_stops_no_other(node: Node) -> None:

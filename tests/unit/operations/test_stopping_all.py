@@ -12,7 +12,7 @@ from hoster.model.storage import Role
 from hoster.operations.power_batches import stop_all
 from hoster.testing import Says, ScriptedRunner, dataset, listing
 from hoster.zfs.store import ZfsStore
-from tests.unit.operations.test_power import Node
+from tests.unit.operations.test_power import Node, open_elsewhere
 
 
 @pytest.fixture
@@ -29,6 +29,17 @@ def test_a_vm_whose_file_was_mangled_while_it_runs_is_stopped_too(node: Node) ->
     report = stop_all(node.context)
     assert node.machines.machines == {}
     assert {vm.vm: vm.outcome for vm in report.vms} == {"db": Outcome.UNCHANGED, "web": Outcome.DONE}
+
+
+def test_what_another_process_writes_to_is_not_said_to_be_stopped(node: Node) -> None:
+    home = node.vm("web")
+    node.vm("db")
+    with open_elsewhere(home / "disk0.img", "r+") as pid:
+        db, web = sorted(stop_all(node.context).vms, key=lambda report: report.vm)
+    assert db.outcome is Outcome.UNCHANGED
+    assert web.outcome is Outcome.REFUSED
+    assert f"process {pid} (" in web.reason
+    assert web.remedy == f"end it first: ps {pid} shows what it is"
 
 
 def test_a_name_that_two_have_is_one_machine(node: Node) -> None:
