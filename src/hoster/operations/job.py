@@ -13,7 +13,7 @@ from hoster.model.vms import Vm
 from hoster.planning.lag import Pair, newest_common
 from hoster.planning.refusals import TargetSite
 from hoster.planning.replication import Clearance, Part
-from hoster.planning.transfers import Leg
+from hoster.planning.transfers import VERSION_BYTES, Leg
 
 
 class Passage(Struct):
@@ -70,8 +70,8 @@ class Job(Struct):
 
     @property
     def estimated_bytes(self) -> int:
-        """What the streams will hold, roughly: what was written between the versions that travel."""
-        return sum(s.written for passage in self.passages for s in passage.chain)
+        """What the streams will hold, roughly: the versions that travel and what was written between them."""
+        return sum(s.written + VERSION_BYTES for passage in self.passages for s in passage.chain)
 
     @property
     def ends(self) -> tuple[str, ...]:

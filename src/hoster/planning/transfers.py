@@ -15,9 +15,12 @@ from hoster.model.anchors import TargetKey, anchors_of, superseded_anchors
 from hoster.model.plan import Anchor, Send
 from hoster.model.storage import Bookmark, Dataset, Mode, ResumeToken, Snapshot, Version
 
+VERSION_BYTES = 624
+"""What a version is of a stream beside its data (seen on OpenZFS 2.3.9)."""
+
 STREAM_VERSIONS = 250
 """How many versions one stream brings at most. ``zfs receive`` needs two transaction groups or more for each,
-however little is in it (624 bytes where nothing was written, seen on OpenZFS 2.3.9), and the pipes and ssh on
+however little is in it (:data:`VERSION_BYTES` where nothing was written), and the pipes and ssh on
 the way hold some MiB: the last byte of thousands would have been sent many minutes before the last of them is
 there, and nothing could tell such a receive from one that hangs."""
 

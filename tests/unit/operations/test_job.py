@@ -35,11 +35,11 @@ def test_a_job_says_what_is_kept_though_it_is_gone_here() -> None:
     ]
 
 
-def test_the_size_of_a_job_is_what_was_written_between_the_versions_of_all_its_datasets() -> None:
+def test_the_size_of_a_job_is_what_its_versions_are_and_what_was_written_between_them() -> None:
     made = job(replica("a!"), replica("a!", "d0"))
     for passage in made.passages:
         passage.chain = unsent(passage.source, passage.base)
-    assert made.estimated_bytes == 8 + 3 + 5
+    assert made.estimated_bytes == 8 + 3 + 5 + 3 * 624
 
 
 def test_a_leg_follows_what_is_known_of_its_source_by_now() -> None:

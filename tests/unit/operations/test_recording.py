@@ -210,7 +210,7 @@ def test_a_job_shows_what_it_is_doing_until_it_ends(node: Node) -> None:
         observer = recorder.watching(watching)
         recorder.report(replicate(node.context, REQUEST, observer), ExitCode.DONE)
     (sending,) = watching.seen[0]
-    assert [(vm.vm, vm.estimated_bytes, vm.sent_bytes) for vm in sending.vms] == [("web", 8, 0)]
+    assert [(vm.vm, vm.estimated_bytes, vm.sent_bytes) for vm in sending.vms] == [("web", 8 + 624, 0)]
     assert running_jobs(folder) == ()
     assert list(folder.iterdir()) == []
 
