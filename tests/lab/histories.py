@@ -27,10 +27,17 @@ def write_volume(node: Node, kib: int = 128) -> None:
 
 
 def volume_hash(node: Node) -> str:
-    """SHA-256 of the volume, shown as a device for it where it has none; what is set locally is put back."""
+    """SHA-256 of the volume, shown as a device for it where it has none; what is set locally is put back.
+
+    One that has a device is left alone: whatever ``volmode`` is set to, zfs makes the device anew, a moment
+    after the command has ended (seen on OpenZFS 2.3.9), and who opens the old one then finds none.
+    """
+    hash_it = f"{_AWAIT_DEVICE}; sha256sum <{_DEVICE}"
+    if node.run(f"zfs get -H -o value volmode {DISK}").stdout.strip() != "none":
+        return node.run(hash_it).stdout.split()[0]
     kept = node.run(f"zfs get -H -s local -o value volmode {DISK}").stdout.strip()
     node.run(f"zfs set volmode=default {DISK}")
-    said = node.run(f"{_AWAIT_DEVICE}; sha256sum <{_DEVICE}").stdout.split()[0]
+    said = node.run(hash_it).stdout.split()[0]
     node.run(f"zfs set volmode={kept} {DISK}" if kept else f"zfs inherit volmode {DISK}")
     return said
 
