@@ -29,8 +29,8 @@ def write_volume(node: Node, kib: int = 128) -> None:
 def volume_hash(node: Node) -> str:
     """SHA-256 of the volume, shown as a device for it where it has none; what is set locally is put back.
 
-    One that has a device is left alone: whatever ``volmode`` is set to, zfs makes the device anew, a moment
-    after the command has ended (seen on OpenZFS 2.3.9), and who opens the old one then finds none.
+    One that has a device is left alone: setting ``volmode`` to what it is makes the device anew,
+    and who opens it then may find none (ENXIO, seen on OpenZFS 2.3.9).
     """
     hash_it = f"{_AWAIT_DEVICE}; sha256sum <{_DEVICE}"
     if node.run(f"zfs get -H -o value volmode {DISK}").stdout.strip() != "none":
