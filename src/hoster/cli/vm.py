@@ -93,8 +93,8 @@ def adopt(name: str, production: bool | None, parent_was: str | None) -> None:
 
     Writes a vm_config.json into it if it has none, with every *.img file as a disk, and marks the dataset.
 
-    Exit codes: 0 it is a VM now, 2 the name is impossible, 3 there is no such dataset, 10 refused, 11
-    somebody adopts, starts or stops it.
+    Exit codes: 0 it is a VM now, 2 the name is impossible, 3 there is no such dataset, 10 refused,
+    11 somebody adopts, starts or stops it.
     """
     from hoster.operations.adopt import adopt as adopt_vm
 
