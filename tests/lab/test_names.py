@@ -130,7 +130,7 @@ def frequents(node: Node, dataset: str) -> list[str]:
     return [name for name in names(node, dataset) if name.startswith("frequent_")]
 
 
-@pytest.mark.skipif(not EVERY, reason="an hour: with HOSTER_SWEEP=every")
+@pytest.mark.skipif(not EVERY, reason="hours: with HOSTER_SWEEP=every")
 def test_ten_thousand_snapshots_of_one_vm(fresh_lab: Lab) -> None:
     prepare(fresh_lab)
     source, target = fresh_lab.node1, fresh_lab.node2

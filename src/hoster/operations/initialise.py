@@ -18,7 +18,7 @@ from hoster.config.settings import (
 )
 from hoster.errors import ConfigurationError, HosterError, OperationFailed
 from hoster.model.names import dataset_name
-from hoster.zfs.store import ZfsStore
+from hoster.zfs.store import ZfsStore, pool_of
 
 OLDEST_OPENZFS = (2, 1)
 """The oldest line that hoster supports: channel programs that make bookmarks and set properties are there."""
@@ -127,7 +127,7 @@ def _version(zfs: ZfsStore) -> Check:
 
 def _check_dataset(zfs: ZfsStore, name: str) -> Check:
     what = f"dataset {name}"
-    pool = name.split("/", maxsplit=1)[0]
+    pool = pool_of(name)
     try:
         seen = zfs.look_at([pool, name])
     except OperationFailed as error:
