@@ -19,12 +19,13 @@ from hoster.operations.permission import Asking
 from hoster.operations.power import start_held
 from hoster.operations.power_batches import start_all
 from hoster.operations.replicate import replicate
+from hoster.operations.request import ReplicationRequest
 from hoster.operations.snapshots import SnapshotRequest, snapshot_all
 from hoster.operations.status import node_status
 from hoster.operations.takeover import TakeoverRequest
 from hoster.planning.reset import Wishes
 from tests.properties.world import Quiet
-from tests.unit.operations.nodes import CONFIG, DISK, WEB, Nodes
+from tests.unit.operations.nodes import CONFIG, DISK, WEB, NodeContext, Nodes
 from tests.zfsmodel.state import Kind
 
 
@@ -58,13 +59,18 @@ def test_a_copy_of_a_vm_in_another_pool_does_not_stop_its_backup_in_silence(
     assert exit_code(report) is ExitCode.FAILED
 
 
-def test_a_replica_in_another_pool_of_the_node_does_not_keep_its_vm_from_being_sent(two_vms: Nodes) -> None:
-    with_a_second_pool(two_vms, "a")
-    (two_vms.folder / "ssd").mkdir()
-    two_vms.cluster.nodes["a"].create("ssd/vm", {"mountpoint": str(two_vms.folder / "ssd")})
-    own = two_vms.contexts["a"]
+def with_replicas_beside(nodes: Nodes) -> tuple[NodeContext, ReplicationRequest]:
+    """Node a with a second pool, an active dataset too; and what sends its VMs there."""
+    with_a_second_pool(nodes, "a")
+    (nodes.folder / "ssd").mkdir()
+    nodes.cluster.nodes["a"].create("ssd/vm", {"mountpoint": str(nodes.folder / "ssd")})
+    own = nodes.contexts["a"]
     context = replace(own, settings=replace(own.settings, datasets=("tank/vm", "ssd/vm")))
-    here = replace(two_vms.request("local"), target_dataset="ssd/vm")
+    return context, replace(nodes.request("local"), target_dataset="ssd/vm")
+
+
+def test_a_replica_in_another_pool_of_the_node_does_not_keep_its_vm_from_being_sent(two_vms: Nodes) -> None:
+    context, here = with_replicas_beside(two_vms)
     for request in (here, here, two_vms.request("b")):
         two_vms.write("a")
         (report,) = replicate(context, request, Quiet()).vms
@@ -72,12 +78,7 @@ def test_a_replica_in_another_pool_of_the_node_does_not_keep_its_vm_from_being_s
 
 
 def test_a_replica_in_another_pool_of_the_node_hides_no_target_of_its_vm(two_vms: Nodes) -> None:
-    with_a_second_pool(two_vms, "a")
-    (two_vms.folder / "ssd").mkdir()
-    two_vms.cluster.nodes["a"].create("ssd/vm", {"mountpoint": str(two_vms.folder / "ssd")})
-    own = two_vms.contexts["a"]
-    context = replace(own, settings=replace(own.settings, datasets=("tank/vm", "ssd/vm")))
-    here = replace(two_vms.request("local"), target_dataset="ssd/vm")
+    context, here = with_replicas_beside(two_vms)
     for request in (here, two_vms.request("b")):
         replicate(context, request, Quiet())
     found = {vm.dataset: [target.node for target in vm.targets] for vm in node_status(context).vms}
